@@ -1,0 +1,111 @@
+// Package bridge is the two directions of mail and the policy between them: Outbound turns a queued message into a
+// DMTP delivery, Inbound a verified DMTP message into a hand-off to the inner mail server.
+package bridge
+
+import "time"
+
+// A Situation is what is known about one recipient when a message for him is due (dmtp.md §11.2, first column).
+type Situation int
+
+const (
+	Unknown     Situation = iota // nothing was asked yet, or the asking failed for a reason that is in no other row
+	NoRecord                     // no _dx record: proved, or in an insecure zone that is neither pinned nor floored
+	Verified                     // record and signet verified
+	NoSignet                     // an authenticated DX says that this recipient has no signet
+	Unreachable                  // look-up or delivery failed for now
+	Untrusted                    // a certificate, POK, signature or key change was rejected
+	Doubtful                     // the record is bogus, indeterminate or unparsable
+	Vanished                     // pinned as DMTP-capable, and the record is absent now, without proof
+)
+
+func (s Situation) String() string {
+	return [...]string{"unknown", "no-record", "verified", "no-signet", "unreachable", "untrusted", "doubtful", "vanished"}[s]
+}
+
+// A Remote is the policy that the recipient's domain publishes in its record (pol=).
+type Remote int
+
+const (
+	Experimental Remote = iota // the default of the record
+	Mixed
+	Strict
+)
+
+// A Floor is the weakest way out that the administrator allows for a domain. Below it, mail is held and then bounced.
+type Floor int
+
+const (
+	FloorSMTP Floor = iota // plain SMTP where the table allows it, as the ladder of the route can
+	FloorDIME              // DMTP or nothing
+	FloorHold              // nothing leaves until the administrator says so
+)
+
+// An Action is what is to happen with one recipient's copy.
+type Action int
+
+const (
+	Hold Action = iota // keep, try again, bounce when Life has passed: the zero value fails closed
+	SendDMTP
+	SendSMTP
+	Bounce
+)
+
+func (a Action) String() string { return [...]string{"hold", "dmtp", "smtp", "bounce"}[a] }
+
+// A Decision is the outcome for one recipient with its reason: what is recorded in the log and shown by policy explain.
+type Decision struct {
+	Action   Action
+	Life     time.Duration // of a Hold, from the message's acceptance; 0: the queue's own life
+	Enhanced string        // RFC 3463 status of a Bounce, or of a Hold that ends in one
+	Rule     string        // the row and layer that decided
+}
+
+// Terms are what the administrator and the sender ask beyond the table.
+type Terms struct {
+	Floor    Floor
+	Override bool // a dated, logged per-domain override: SMTP although DMTP fails
+	Require  bool // X-DIME-Require: yes
+}
+
+// trustLife is how long mail waits for a trust failure to be mended (dmtp.md OC-41).
+const trustLife = 72 * time.Hour
+
+// Decide is the outbound table of dmtp.md §11.2 (OC-43). One rule stands above it: a failure is never a reason for clear
+// text. Terms can raise what the remote side asks, never lower it; only an override permits SMTP on failure.
+func Decide(s Situation, remote Remote, t Terms) Decision {
+	if t.Floor == FloorHold {
+		return Decision{Action: Hold, Enhanced: "5.7.1", Rule: "floor hold: the administrator holds mail for this domain"}
+	}
+	d := table(s, remote)
+	if d.Action == Hold && t.Override && !t.Require && t.Floor == FloorSMTP {
+		return Decision{Action: SendSMTP, Rule: d.Rule + "; override: SMTP permitted by a dated override"}
+	}
+	if d.Action == SendSMTP && t.Require {
+		return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: d.Rule + "; sender requires DIME"}
+	}
+	if d.Action == SendSMTP && t.Floor == FloorDIME {
+		return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: d.Rule + "; floor dime: no SMTP for this domain"}
+	}
+	return d
+}
+
+func table(s Situation, remote Remote) Decision {
+	switch s {
+	case Verified:
+		return Decision{Action: SendDMTP, Rule: "record and signet verified"}
+	case NoRecord:
+		return Decision{Action: SendSMTP, Rule: "the domain publishes no DIME record"}
+	case NoSignet:
+		if remote == Strict {
+			return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: "no signet, and the domain takes DIME only"}
+		}
+		return Decision{Action: SendSMTP, Rule: "the domain says that this recipient has no signet"}
+	case Untrusted:
+		return Decision{Action: Hold, Life: trustLife, Enhanced: "5.7.5", Rule: "trust failure: certificate, key or signature rejected"}
+	case Doubtful:
+		return Decision{Action: Hold, Life: trustLife, Enhanced: "5.7.5", Rule: "record bogus, indeterminate or unparsable"}
+	case Vanished:
+		return Decision{Action: Hold, Enhanced: "5.7.5", Rule: "record vanished without proof"}
+	}
+	return Decision{Action: Hold, Enhanced: "4.4.7", Rule: "DMTP fails for now"}
+}
