@@ -40,6 +40,7 @@ var rules = []rule{
 	{"vault/escrow", []string{"vault", "internal/safefile"}, []string{"net"}},
 	{"vault/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact"}, nil},
 	{"appliance/config", nil, nil},
+	{"configs", nil, nil},
 	{"appliance/...", []string{"..."}, nil},
 	{"cmd/...", []string{"..."}, nil},
 	{"internal/...", []string{"..."}, nil},

@@ -1,0 +1,512 @@
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// A Fault is one thing that is wrong, by its key.
+type Fault struct {
+	Key    string `json:"key"`
+	Reason string `json:"reason"`
+}
+
+func (f Fault) Error() string { return f.Key + ": " + f.Reason }
+
+// Faults is everything that is wrong with a configuration, in the order of the file's tables.
+type Faults []Fault
+
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// A checker gathers faults under a prefix of keys.
+type checker struct {
+	prefix string
+	faults *Faults
+}
+
+func (c checker) at(format string, a ...any) checker {
+	return checker{c.prefix + fmt.Sprintf(format, a...), c.faults}
+}
+
+func (c checker) bad(key, format string, a ...any) {
+	*c.faults = append(*c.faults, Fault{c.prefix + key, fmt.Sprintf(format, a...)})
+}
+
+// Check says everything that is wrong with a resolved configuration. It touches no file and no network. The error is
+// a Faults.
+func (c *Config) Check() error {
+	var faults Faults
+	k := checker{faults: &faults}
+	if c.DataFolder == "" {
+		k.bad("data_folder", "is empty")
+	}
+	if c.Hostname != "" && !isDomain(c.Hostname) {
+		k.bad("hostname", "%q is not a host name in ASCII", c.Hostname)
+	}
+	c.checkOrganizations(k)
+	c.Submission.check(k.at("submission."))
+	c.DMTP.check(k.at("dmtp."))
+	c.Handoff.check(k.at("handoff."))
+	c.DNS.check(k.at("dns."))
+	c.Vault.HostSeal.check(k.at("vault.host_seal."))
+	c.Vault.SigningSeal.check(k.at("vault.signing_seal."))
+	if c.Vault.HostSeal == c.Vault.SigningSeal {
+		k.bad("vault.signing_seal", "is the host seal: signing keys need a seal of their own")
+	}
+	c.Policy.check(k.at("policy."))
+	c.Queue.check(k.at("queue."))
+	c.checkHealth(k.at("health."))
+	oneOf(k, "log.format", c.Log.Format, "text", "json")
+	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
+	c.checkListeners(k)
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func (c *Config) checkOrganizations(k checker) {
+	if len(c.Organizations) == 0 {
+		k.bad("organization", "there is none: add [[organization]] with domains = [\"example.org\"]")
+	}
+	seen := map[string]bool{}
+	for i, o := range c.Organizations {
+		k := k.at("organization[%d].", i+1)
+		if len(o.Domains) == 0 {
+			k.bad("domains", "is empty")
+		}
+		for _, d := range o.Domains {
+			switch {
+			case !isDomain(d):
+				k.bad("domains", "%q is not a domain in ASCII (write an international one as xn--…)", d)
+			case seen[d]:
+				k.bad("domains", "%s stands twice", d)
+			}
+			seen[d] = true
+		}
+		for _, h := range o.DX {
+			if !isDomain(h) {
+				k.bad("dx", "%q is not a host name: the record takes names, no addresses and no ports", h)
+			}
+		}
+		address(k, "inner", o.Inner)
+		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")
+	}
+}
+
+func (s *Submission) check(k checker) {
+	if len(s.Listen) == 0 {
+		k.bad("listen", "is empty: mail could not come in")
+	}
+	addresses(k, "listen", s.Listen)
+	for _, n := range s.Networks {
+		switch p, err := parseNetwork(n); {
+		case err != nil:
+			k.bad("networks", "%q is neither an address nor a prefix such as 192.0.2.0/24", n)
+		case p.Bits() == 0:
+			k.bad("networks", "%s is the whole world: that is an open relay", n)
+		}
+	}
+	if len(s.Networks) == 0 && s.AuthFile == "" {
+		k.bad("networks", "is empty and there is no auth_file: nobody could send")
+	}
+	if (s.CertificateFile == "") != (s.KeyFile == "") {
+		k.bad("key_file", "certificate_file and key_file go together")
+	}
+	octets(k, "max_octets", s.MaxOctets, 64<<10, 4<<30-1)
+	count(k, "max_recipients", s.MaxRecipients, 100, 100_000)
+	count(k, "max_sessions", s.MaxSessions, 1, 100_000)
+	within(k, "timeout", s.Timeout, 5*time.Minute, time.Hour)
+}
+
+// Prefixes returns the networks of a checked table.
+func (s *Submission) Prefixes() []netip.Prefix {
+	var list []netip.Prefix
+	for _, n := range s.Networks {
+		if p, err := parseNetwork(n); err == nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func (d *DMTP) check(k checker) {
+	if len(d.Listen)+len(d.ListenDual) == 0 {
+		k.bad("listen", "is empty, and so is listen_dual: nobody could reach us")
+	}
+	addresses(k, "listen", d.Listen)
+	addresses(k, "listen_dual", d.ListenDual)
+	for i, c := range d.Certificates {
+		if c.CertificateFile == "" || c.KeyFile == "" {
+			k.bad(fmt.Sprintf("certificate[%d]", i+1), "certificate_file and key_file go together")
+		}
+	}
+	octets(k, "max_octets", d.MaxOctets, 64<<10, 4<<30-1)
+	count(k, "max_sessions", d.MaxSessions, 1, 100_000)
+	within(k, "timeout", d.Timeout, time.Minute, time.Hour)
+}
+
+func (h *Handoff) check(k checker) {
+	address(k, "address", h.Address)
+	oneOf(k, "starttls", h.StartTLS, "off", "opportunistic", "required")
+	count(k, "max_sessions", h.MaxSessions, 1, 10_000)
+	within(k, "timeout", h.Timeout, 10*time.Second, 8*time.Minute)
+}
+
+func (d *DNS) check(k checker) {
+	if len(d.Resolvers) == 0 {
+		k.bad("resolvers", "is empty")
+	}
+	for _, r := range d.Resolvers {
+		ap, err := netip.ParseAddrPort(r)
+		if err != nil || ap.Port() == 0 {
+			k.bad("resolvers", "%q is not address:port", r)
+		} else if d.TrustAD && !ap.Addr().IsLoopback() {
+			k.bad("trust_ad", "%s is not on loopback: its AD bit could be set by anyone on the way", r)
+		}
+	}
+	if d.TrustAD && d.TrustAnchorFile != "" {
+		k.bad("trust_anchor_file", "means nothing while trust_ad is on")
+	}
+	within(k, "timeout", d.Timeout, 100*time.Millisecond, time.Minute)
+}
+
+func (s *Seal) check(k checker) {
+	switch {
+	case s.KeyFile == "" && s.PassphraseFile == "":
+		k.bad("key_file", "neither key_file nor passphrase_file is set")
+	case s.KeyFile != "" && s.PassphraseFile != "":
+		k.bad("key_file", "is set beside passphrase_file: this version opens a seal by one of them")
+	}
+}
+
+// laterFloors are the floors that mean mail by plain SMTP. Refused by name: nobody may believe that they are in force.
+var laterFloors = []string{"dane", "mta-sts", "tls", "opportunistic"}
+
+func (p *Policy) check(k checker) {
+	floor(k, "floor", p.Floor)
+	for _, name := range slices.Sorted(maps.Keys(p.Domains)) {
+		k := k.at("domain.%q.", name)
+		if !isDomain(name) {
+			k.bad("floor", "%q is not a domain in ASCII", name)
+		}
+		floor(k, "floor", p.Domains[name].Floor)
+	}
+}
+
+func floor(k checker, key, v string) {
+	if slices.Contains(laterFloors, v) {
+		k.bad(key, "%q allows plain SMTP, which this version does not send: use \"dime\" or \"hold\"", v)
+		return
+	}
+	oneOf(k, key, v, "dime", "hold")
+}
+
+func (q *Queue) check(k checker) {
+	within(k, "life", q.Life, time.Hour, 30*24*time.Hour)
+	within(k, "trust_life", q.TrustLife, time.Minute, 30*24*time.Hour)
+	if q.DelayNotice != 0 {
+		within(k, "delay_notice", q.DelayNotice, time.Minute, 30*24*time.Hour)
+	}
+	if len(q.Schedule) == 0 {
+		k.bad("schedule", "is empty")
+	}
+	for _, d := range q.Schedule {
+		within(k, "schedule", d, time.Second, 24*time.Hour)
+	}
+	count(k, "workers", q.Workers, 1, 10_000)
+	octets(k, "min_free_octets", q.MinFree, 0, 1<<50)
+}
+
+func (c *Config) checkHealth(k checker) {
+	if c.Health.Listen == "" {
+		return
+	}
+	ap, err := netip.ParseAddrPort(c.Health.Listen)
+	if err != nil {
+		k.bad("listen", "%q is not address:port", c.Health.Listen)
+	} else if !ap.Addr().IsLoopback() {
+		k.bad("listen", "%s is not on loopback", c.Health.Listen)
+	}
+}
+
+// checkListeners finds two listeners on one address, and a hand-off that comes straight back to us.
+func (c *Config) checkListeners(k checker) {
+	owner := map[string]string{}
+	claim := func(key string, list ...string) {
+		for _, a := range list {
+			if a == "" || strings.HasSuffix(a, ":0") {
+				continue
+			}
+			if owner[a] != "" {
+				k.bad(key, "%s is taken by %s", a, owner[a])
+				continue
+			}
+			owner[a] = key
+		}
+	}
+	claim("submission.listen", c.Submission.Listen...)
+	claim("dmtp.listen", c.DMTP.Listen...)
+	claim("dmtp.listen_dual", c.DMTP.ListenDual...)
+	claim("health.listen", c.Health.Listen)
+	if by := owner[c.Handoff.Address]; by != "" {
+		k.bad("handoff.address", "%s is our own %s: mail would go in circles", c.Handoff.Address, by)
+	}
+	for i, o := range c.Organizations {
+		if by := owner[o.Inner]; by != "" && o.Inner != c.Handoff.Address {
+			k.bad(fmt.Sprintf("organization[%d].inner", i+1), "%s is our own %s: mail would go in circles", o.Inner, by)
+		}
+	}
+}
+
+// CheckFiles looks at the files that a checked configuration names: they exist, can be read, secrets are private, and
+// certificates fit their keys. It reads no seal. The error is a Faults, each with its remedy.
+func (c *Config) CheckFiles() error {
+	var faults Faults
+	k := checker{faults: &faults}
+	if st, err := os.Stat(c.DataFolder); err != nil {
+		k.bad("data_folder", "%s: %s: make it with \"gateway init\"", c.DataFolder, reason(err))
+	} else if !st.IsDir() {
+		k.bad("data_folder", "%s is not a folder", c.DataFolder)
+	}
+	certificate(k, "submission.", c.Submission.CertificateFile, c.Submission.KeyFile)
+	for i, p := range c.DMTP.Certificates {
+		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile)
+	}
+	secretFile(k, "submission.auth_file", c.Submission.AuthFile, "make it, or take the key out")
+	plainFile(k, "dns.trust_anchor_file", c.DNS.TrustAnchorFile)
+	plainFile(k, "tls.ca_file", c.TLS.CAFile)
+	for _, s := range []struct {
+		key  string
+		seal Seal
+	}{{"vault.host_seal.", c.Vault.HostSeal}, {"vault.signing_seal.", c.Vault.SigningSeal}} {
+		const remedy = "restore it from your backup, or make a new installation with \"gateway init\""
+		secretFile(k, s.key+"key_file", s.seal.KeyFile, remedy)
+		secretFile(k, s.key+"passphrase_file", s.seal.PassphraseFile, remedy)
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func certificate(k checker, prefix, cert, key string) {
+	before := len(*k.faults)
+	plainFile(k, prefix+"certificate_file", cert)
+	secretFile(k, prefix+"key_file", key, "\"gateway init\" makes one when none is given")
+	if len(*k.faults) > before || cert == "" {
+		return
+	}
+	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+		k.bad(prefix+"certificate_file", "%s and %s: not a PEM certificate with its key (%s)", cert, key,
+			strings.TrimPrefix(err.Error(), "tls: "))
+	}
+}
+
+func plainFile(k checker, key, path string) {
+	if path == "" {
+		return
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		k.bad(key, "%s: %s", path, reason(err))
+		return
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		k.bad(key, "%s is not a file", path)
+	}
+}
+
+func secretFile(k checker, key, path, remedy string) {
+	if path == "" {
+		return
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		k.bad(key, "%s: no such file: %s", path, remedy)
+	case err != nil:
+		k.bad(key, "%s: %s", path, reason(err))
+	case !st.Mode().IsRegular():
+		k.bad(key, "%s is not a file", path)
+	case st.Mode().Perm()&0o077 != 0:
+		k.bad(key, "%s can be read by others (mode %04o): chmod 600 %s", path, st.Mode().Perm(), path)
+	default:
+		plainFile(k, key, path)
+	}
+}
+
+// reason is the operating system's word alone, without the call and the name.
+func reason(err error) string {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+func addresses(k checker, key string, list []string) {
+	for _, a := range list {
+		address(k, key, a)
+	}
+}
+
+// address wants host:port with a numeric port; the host may be empty, a name or an address.
+func address(k checker, key, a string) {
+	host, port, err := net.SplitHostPort(a)
+	if err != nil {
+		k.bad(key, "%q is not host:port", a)
+		return
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		k.bad(key, "%q: the port is not a number from 0 to 65535", a)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" && !isDomain(host) {
+		k.bad(key, "%q: the host is neither a name nor an address", a)
+	}
+}
+
+func oneOf(k checker, key, v string, allowed ...string) {
+	if !slices.Contains(allowed, v) {
+		k.bad(key, "%q is not one of: %s", v, strings.Join(allowed, ", "))
+	}
+}
+
+func within(k checker, key string, d, low, high time.Duration) {
+	if d < low {
+		k.bad(key, "%v is under %v", FormatDuration(d), FormatDuration(low))
+	} else if d > high {
+		k.bad(key, "%v is over %v", FormatDuration(d), FormatDuration(high))
+	}
+}
+
+// FormatDuration writes a duration as the file does: 5m for 5m0s.
+func FormatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func octets(k checker, key string, n, low, high int64) {
+	if n < low || n > high {
+		k.bad(key, "%d is not from %d to %d octets", n, low, high)
+	}
+}
+
+func count(k checker, key string, n, low, high int) {
+	if n < low || n > high {
+		k.bad(key, "%d is not from %d to %d", n, low, high)
+	}
+}
+
+func parseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	return p.Masked(), err
+}
+
+// isDomain says whether s is a host name in lower-case ASCII: RFC 1123 §2.1, without a final dot.
+func isDomain(s string) bool {
+	if len(s) == 0 || len(s) > 253 {
+		return false
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, r := range label {
+			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// suggest names the known key that an unknown one was probably meant to be.
+func suggest(k toml.Key) string {
+	want, best, least := k[len(k)-1], "", 3
+	for _, known := range keysUnder(reflect.TypeFor[Config](), k[:len(k)-1]) {
+		if d := distance(want, known); d < least {
+			best, least = known, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %s?", best)
+}
+
+// keysUnder lists the keys of the table that a path names, nil when there is no such table.
+func keysUnder(t reflect.Type, path []string) []string {
+	for t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+		if t.Kind() == reflect.Map && len(path) > 0 {
+			path = path[1:]
+		}
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	var keys []string
+	for f := range t.Fields() {
+		tag := f.Tag.Get("toml")
+		if len(path) > 0 && tag == path[0] {
+			return keysUnder(f.Type, path[1:])
+		}
+		keys = append(keys, tag)
+	}
+	if len(path) > 0 {
+		return nil
+	}
+	return keys
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			next := min(row[j]+1, row[j+1]+1, diagonal+1)
+			if a[i] == b[j] {
+				next = diagonal
+			}
+			diagonal, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,331 @@
+// Package config is the configuration of the gateway: defaults in code, then one TOML file, checked whole before
+// anything starts. It knows the keys and what they may hold; it opens no listener and reads no secret.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// maxFile bounds the configuration file.
+const maxFile = 1 << 20
+
+// A Config is the whole file. Durations are Go's ("90s", "5m", "120h"), sizes are octets, addresses are host:port.
+// File names that are not absolute are taken from the folder of the configuration file.
+type Config struct {
+	DataFolder    string         `toml:"data_folder"`  // keys, queue, log, sealed bodies; default /var/lib/dimegate
+	Hostname      string         `toml:"hostname"`     // our name in greetings; default: the first dx host, else the first domain
+	Organizations []Organization `toml:"organization"` // at least one
+	Submission    Submission     `toml:"submission"`
+	DMTP          DMTP           `toml:"dmtp"`
+	Handoff       Handoff        `toml:"handoff"`
+	DNS           DNS            `toml:"dns"`
+	TLS           TLS            `toml:"tls"`
+	Vault         Vault          `toml:"vault"`
+	Policy        Policy         `toml:"policy"`
+	Queue         Queue          `toml:"queue"`
+	Health        Health         `toml:"health"`
+	Log           Log            `toml:"log"`
+}
+
+// An Organization is one [[organization]] table: some domains that share a mail server.
+type Organization struct {
+	Name    string   `toml:"name"`    // for people; default: the first domain
+	Domains []string `toml:"domains"` // ASCII (A-labels); each has keys, a signet and a record of its own
+	DX      []string `toml:"dx"`      // host names that the records name; default: none, so the domain itself or its MX
+	Inner   string   `toml:"inner"`   // host:port of its mail server; default: handoff.address
+	Policy  string   `toml:"policy"`  // what the record says: experimental, mixed or strict; default experimental
+}
+
+// Submission is the [submission] table: the listener that the inner mail servers send to.
+type Submission struct {
+	Listen          []string      `toml:"listen"`           // host:port; default 127.0.0.1:2525
+	Networks        []string      `toml:"networks"`         // who may relay: prefixes or addresses; default loopback
+	CertificateFile string        `toml:"certificate_file"` // PEM chain for STARTTLS; default tls/ecdsa.crt in the data folder
+	KeyFile         string        `toml:"key_file"`         // PEM, mode 0600; default tls/ecdsa.key in the data folder
+	RequireTLS      bool          `toml:"require_tls"`      // no MAIL before STARTTLS; default false
+	AuthFile        string        `toml:"auth_file"`        // user and password a line, mode 0600; default: no AUTH
+	MaxOctets       int64         `toml:"max_octets"`       // a message; default 104857600
+	MaxRecipients   int           `toml:"max_recipients"`   // a message; default 1000, at least 100 (RFC 5321 §4.5.3.1.8)
+	MaxSessions     int           `toml:"max_sessions"`     // at one time; default 200
+	Timeout         time.Duration `toml:"timeout"`          // silence; default 5m, at least 5m (RFC 5321 §4.5.3.2.7)
+}
+
+// DMTP is the [dmtp] table: the listeners for other organisations.
+type DMTP struct {
+	Listen       []string      `toml:"listen"`       // implicit TLS; default [::]:26
+	ListenDual   []string      `toml:"listen_dual"`  // port 25 in dual mode; default none
+	Certificates []Certificate `toml:"certificate"`  // one should be RSA: libdime has no other suite; default tls/{ecdsa,rsa} in the data folder
+	MaxOctets    int64         `toml:"max_octets"`   // a message; default 134217728, at most 4294967295
+	MaxSessions  int           `toml:"max_sessions"` // at one time; default 500
+	Timeout      time.Duration `toml:"timeout"`      // silence; default 5m, at least 1m
+}
+
+// A Certificate is one [[dmtp.certificate]] table.
+type Certificate struct {
+	CertificateFile string `toml:"certificate_file"` // PEM chain, leaf first
+	KeyFile         string `toml:"key_file"`         // PEM, mode 0600
+}
+
+// Handoff is the [handoff] table: the way to the inner mail servers.
+type Handoff struct {
+	Address     string        `toml:"address"`      // host:port; default 127.0.0.1:25
+	LMTP        bool          `toml:"lmtp"`         // default false
+	StartTLS    string        `toml:"starttls"`     // off, opportunistic or required (with a certificate that tls.ca_file proves); default opportunistic
+	CallAhead   bool          `toml:"call_ahead"`   // ask the inner server whether a recipient exists; default true
+	MaxSessions int           `toml:"max_sessions"` // at one time, each server; default 20
+	Timeout     time.Duration `toml:"timeout"`      // the answer to a message; default 8m, at most 8m (the origin waits 10m)
+}
+
+// DNS is the [dns] table.
+type DNS struct {
+	Resolvers       []string      `toml:"resolvers"`         // host:port; default 127.0.0.1:53
+	TrustAnchorFile string        `toml:"trust_anchor_file"` // DS or DNSKEY records; default: the root keys of 2017 and 2024
+	TrustAD         bool          `toml:"trust_ad"`          // believe the AD bit of a resolver on loopback; default false
+	Timeout         time.Duration `toml:"timeout"`           // one question; default 5s
+}
+
+// TLS is the [tls] table: what we believe of others.
+type TLS struct {
+	CAFile string `toml:"ca_file"` // PEM; default: the system's store
+}
+
+// Vault is the [vault] table: where everything rests, and the seals on it.
+type Vault struct {
+	Folder      string `toml:"folder"`       // default vault in the data folder
+	HostSeal    Seal   `toml:"host_seal"`    // default key_file seals/host.key in the data folder
+	SigningSeal Seal   `toml:"signing_seal"` // default key_file seals/signing.key in the data folder
+}
+
+// A Seal is opened by the one file that is named here.
+type Seal struct {
+	KeyFile        string `toml:"key_file"`        // random key, mode 0600
+	PassphraseFile string `toml:"passphrase_file"` // one line, mode 0600
+}
+
+// Policy is the [policy] table: how mail may leave. A domain's own table wins, and may only be as strict or stricter
+// in effect than what the domain's record says.
+type Policy struct {
+	Floor   string                  `toml:"floor"`  // dime or hold; default dime
+	Domains map[string]DomainPolicy `toml:"domain"` // [policy.domain."example.net"]
+}
+
+// A DomainPolicy is one [policy.domain."…"] table.
+type DomainPolicy struct {
+	Floor string `toml:"floor"` // as policy.floor
+}
+
+// Queue is the [queue] table: what waits to leave.
+type Queue struct {
+	Life        time.Duration   `toml:"life"`            // then the sender is told; default 120h
+	TrustLife   time.Duration   `toml:"trust_life"`      // of mail held because keys or records cannot be trusted; default 72h
+	DelayNotice time.Duration   `toml:"delay_notice"`    // the sender is told once that mail waits; default 4h; 0: never
+	Schedule    []time.Duration `toml:"schedule"`        // between tries, the last repeats; default 1m 5m 15m 30m 1h 2h 4h
+	Workers     int             `toml:"workers"`         // deliveries at one time; default 20
+	MinFree     int64           `toml:"min_free_octets"` // on the data folder's file system; below it 452; default 268435456
+}
+
+// Health is the [health] table: /livez and /readyz, on loopback only.
+type Health struct {
+	Listen string `toml:"listen"` // default 127.0.0.1:8026; empty: none
+}
+
+// Log is the [log] table.
+type Log struct {
+	Format string `toml:"format"` // text or json; default text
+	Level  string `toml:"level"`  // debug, info, warn or error; default info
+}
+
+// Default returns the configuration that an empty file means, before Resolve.
+func Default() *Config {
+	return &Config{
+		DataFolder: "/var/lib/dimegate",
+		Submission: Submission{
+			Listen:        []string{"127.0.0.1:2525"},
+			Networks:      []string{"127.0.0.0/8", "::1/128"},
+			MaxOctets:     100 << 20,
+			MaxRecipients: 1000,
+			MaxSessions:   200,
+			Timeout:       5 * time.Minute,
+		},
+		DMTP: DMTP{
+			Listen:      []string{"[::]:26"},
+			ListenDual:  []string{},
+			MaxOctets:   128 << 20,
+			MaxSessions: 500,
+			Timeout:     5 * time.Minute,
+		},
+		Handoff: Handoff{
+			Address:     "127.0.0.1:25",
+			StartTLS:    "opportunistic",
+			CallAhead:   true,
+			MaxSessions: 20,
+			Timeout:     8 * time.Minute,
+		},
+		DNS:    DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
+		Policy: Policy{Floor: "dime"},
+		Queue: Queue{
+			Life:        120 * time.Hour,
+			TrustLife:   72 * time.Hour,
+			DelayNotice: 4 * time.Hour,
+			Schedule: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+				time.Hour, 2 * time.Hour, 4 * time.Hour},
+			Workers: 20,
+			MinFree: 256 << 20,
+		},
+		Health: Health{Listen: "127.0.0.1:8026"},
+		Log:    Log{Format: "text", Level: "info"},
+	}
+}
+
+// Load reads and decodes a file, resolves it and checks it. The error is a Faults when the file could be decoded, and
+// always names the file. Files that the configuration names are not looked at: see CheckFiles.
+func Load(path string) (*Config, error) {
+	text, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := Decode(path, text)
+	if err != nil {
+		return nil, err
+	}
+	c.Resolve(filepath.Dir(path))
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Decode reads a configuration's text over the defaults and says which keys it sets, in full ("submission.listen").
+// The name is for errors. Keys that we do not know are faults.
+func Decode(name string, text []byte) (*Config, []string, error) {
+	c := Default()
+	md, err := toml.NewDecoder(bytes.NewReader(text)).Decode(c)
+	if err != nil { // a toml.ParseError says "line 4 (last key …)" in one line
+		return nil, nil, fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+	}
+	var faults Faults
+	for _, k := range md.Undecoded() {
+		faults = append(faults, Fault{k.String(), "unknown key" + suggest(k)})
+	}
+	if faults != nil {
+		return nil, nil, fmt.Errorf("%s: %w", name, faults)
+	}
+	var set []string
+	for _, k := range md.Keys() {
+		set = append(set, k.String())
+	}
+	return c, set, nil
+}
+
+// Read reads a configuration file's text.
+func Read(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: no such file: make one with \"gateway init\", or name it with --config", path)
+	} else if err != nil {
+		return nil, err
+	}
+	if st.Size() > maxFile {
+		return nil, fmt.Errorf("%s: is over %d octets: not a configuration file", path, maxFile)
+	}
+	return os.ReadFile(path)
+}
+
+// Resolve fills what is left empty from what is set, lower-cases names and makes file names absolute, so that the rest
+// of the program need not know how an absent key is meant. The folder is the configuration file's.
+func (c *Config) Resolve(folder string) {
+	if abs, err := filepath.Abs(folder); err == nil {
+		folder = abs
+	}
+	at := func(base string, p *string, fallback string) {
+		switch {
+		case *p == "" && fallback != "":
+			*p = filepath.Join(c.DataFolder, fallback)
+		case *p != "" && !filepath.IsAbs(*p):
+			*p = filepath.Join(base, *p)
+		}
+	}
+	at(folder, &c.DataFolder, "")
+	for i := range c.Organizations {
+		c.Organizations[i].resolve(c.Handoff.Address)
+	}
+	c.Hostname = strings.ToLower(c.Hostname)
+	if c.Hostname == "" && len(c.Organizations) > 0 {
+		o := c.Organizations[0]
+		if all := slices.Concat(o.DX, o.Domains); len(all) > 0 {
+			c.Hostname = all[0]
+		}
+	}
+	at(folder, &c.Submission.AuthFile, "")
+	at(folder, &c.DNS.TrustAnchorFile, "")
+	at(folder, &c.TLS.CAFile, "")
+	at(folder, &c.Vault.Folder, "vault")
+	if c.Submission.CertificateFile == "" && c.Submission.KeyFile == "" {
+		c.Submission.CertificateFile = filepath.Join(c.DataFolder, "tls/ecdsa.crt")
+		c.Submission.KeyFile = filepath.Join(c.DataFolder, "tls/ecdsa.key")
+	}
+	at(folder, &c.Submission.CertificateFile, "")
+	at(folder, &c.Submission.KeyFile, "")
+	if len(c.DMTP.Certificates) == 0 {
+		for _, kind := range []string{"ecdsa", "rsa"} {
+			c.DMTP.Certificates = append(c.DMTP.Certificates, Certificate{
+				filepath.Join(c.DataFolder, "tls", kind+".crt"), filepath.Join(c.DataFolder, "tls", kind+".key")})
+		}
+	}
+	for i := range c.DMTP.Certificates {
+		at(folder, &c.DMTP.Certificates[i].CertificateFile, "")
+		at(folder, &c.DMTP.Certificates[i].KeyFile, "")
+	}
+	for name, s := range map[string]*Seal{"host": &c.Vault.HostSeal, "signing": &c.Vault.SigningSeal} {
+		if s.KeyFile == "" && s.PassphraseFile == "" {
+			s.KeyFile = filepath.Join(c.DataFolder, "seals", name+".key")
+		}
+		at(folder, &s.KeyFile, "")
+		at(folder, &s.PassphraseFile, "")
+	}
+	domains := make(map[string]DomainPolicy, len(c.Policy.Domains))
+	for name, d := range c.Policy.Domains {
+		if d.Floor == "" {
+			d.Floor = c.Policy.Floor
+		}
+		domains[strings.ToLower(name)] = d
+	}
+	c.Policy.Domains = domains
+}
+
+func (o *Organization) resolve(inner string) {
+	for _, list := range [][]string{o.Domains, o.DX} {
+		for i := range list {
+			list[i] = strings.ToLower(list[i])
+		}
+	}
+	if o.Name == "" && len(o.Domains) > 0 {
+		o.Name = o.Domains[0]
+	}
+	if o.Inner == "" {
+		o.Inner = inner
+	}
+	if o.Policy == "" {
+		o.Policy = "experimental"
+	}
+}
+
+// Organization returns the organisation of one of our domains, which must be in lower case.
+func (c *Config) Organization(domain string) (Organization, bool) {
+	for _, o := range c.Organizations {
+		if slices.Contains(o.Domains, domain) {
+			return o, true
+		}
+	}
+	return Organization{}, false
+}

@@ -1,0 +1,270 @@
+package config_test
+
+import (
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dimegate/appliance/config"
+	"dimegate/configs"
+)
+
+const file = "../../configs/gateway.toml"
+
+// TestFileIsDefault holds the commented file and the defaults in code together.
+func TestFileIsDefault(t *testing.T) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != configs.Gateway {
+		t.Error("the embedded file is another one")
+	}
+	c, set, err := config.Decode("gateway.toml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := config.Default(); !reflect.DeepEqual(c, want) {
+		t.Errorf("the file says\n%+v\nthe code says\n%+v", c, want)
+	}
+	if len(set) < 30 {
+		t.Errorf("the file sets %d keys only", len(set))
+	}
+}
+
+// TestFileHasEveryKey takes the "#" from the keys that have no default, and wants every key of the structure.
+func TestFileHasEveryKey(t *testing.T) {
+	c, set, err := config.Decode("gateway.toml", []byte(uncommented()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{}
+	keys(reflect.TypeFor[config.Config](), "", want)
+	got := map[string]bool{}
+	for _, k := range set {
+		got[strings.ReplaceAll(k, `"partner.example"`, "*")] = true
+	}
+	for _, k := range slices.Sorted(maps.Keys(want)) {
+		if !got[k] {
+			t.Errorf("%s is not in gateway.toml", k)
+		}
+	}
+	c.Resolve(t.TempDir())
+	if err := c.Check(); err != nil {
+		t.Errorf("the file's own examples are refused: %v", err)
+	}
+}
+
+func uncommented() string {
+	var b strings.Builder
+	for line := range strings.Lines(configs.Gateway) {
+		if len(line) > 2 && line[0] == '#' && line[1] != ' ' {
+			line = line[1:]
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+func keys(t reflect.Type, prefix string, into map[string]bool) {
+	switch {
+	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct:
+		t = t.Elem()
+	case t.Kind() == reflect.Map:
+		prefix, t = prefix+".*", t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		into[prefix] = true
+		return
+	}
+	for f := range t.Fields() {
+		keys(f.Type, strings.TrimPrefix(prefix+"."+f.Tag.Get("toml"), "."), into)
+	}
+}
+
+const org = "[[organization]]\ndomains = [\"example.org\"]\n"
+
+func TestLoad(t *testing.T) {
+	tests := map[string]struct {
+		text string
+		want []string // each in the error; nil: it loads
+	}{
+		"least":           {org, nil},
+		"no organization": {"", []string{"organization: there is none"}},
+		"unknown key":     {org + "[submission]\nlisten_on = [\"x\"]\n", []string{"submission.listen_on: unknown key"}},
+		"near miss":       {org + "[submission]\nlisen = [\"x\"]\n", []string{"submission.lisen: unknown key: did you mean listen?"}},
+		"unknown table":   {org + "[smpt]\nx = 1\n", []string{"smpt"}},
+		"wrong type":      {org + "[submission]\nmax_octets = \"many\"\n", []string{"gateway.toml: ", "submission.max_octets", "line 4"}},
+		"syntax":          {org + "[submission\n", []string{"gateway.toml: line 4"}},
+		"every fault at once": {org + "[submission]\ntimeout = \"6s\"\nnetworks = [\"0.0.0.0/0\", \"lan\"]\n[log]\nlevel = \"loud\"\n", []string{
+			"submission.timeout: 6s is under 5m", "submission.networks: 0.0.0.0/0 is the whole world",
+			"submission.networks: \"lan\" is neither", "log.level: \"loud\" is not one of: debug, info, warn, error"}},
+		"number for a duration": {org + "[queue]\nlife = 5\n", []string{"queue.life: 5ns is under 1h"}},
+		"bare address":          {org + "[submission]\nnetworks = [\"192.0.2.7\"]\n", nil},
+		"no way in":             {org + "[submission]\nlisten = []\n[dmtp]\nlisten = []\n", []string{"submission.listen: is empty", "dmtp.listen: is empty"}},
+		"upper case domain":     {"[[organization]]\ndomains = [\"Example.ORG\"]\n", nil},
+		"domain twice":          {org + org, []string{"organization[2].domains: example.org stands twice"}},
+		"domain not ASCII":      {"[[organization]]\ndomains = [\"exämple.org\"]\n", []string{"organization[1].domains", "xn--"}},
+		"address as dx":         {org + "dx = [\"192.0.2.1\"]\n", []string{"organization[1].dx: \"192.0.2.1\" is not a host name"}},
+		"later floor":           {org + "[policy]\nfloor = \"opportunistic\"\n", []string{"policy.floor: \"opportunistic\" allows plain SMTP, which this version does not send"}},
+		"domain's later floor":  {org + "[policy.domain.\"a.example\"]\nfloor = \"dane\"\n", []string{"policy.domain.\"a.example\".floor: \"dane\" allows plain SMTP"}},
+		"floor of no kind":      {org + "[policy]\nfloor = \"none\"\n", []string{"policy.floor: \"none\" is not one of: dime, hold"}},
+		"one port for two":      {org + "[dmtp]\nlisten = [\"127.0.0.1:2525\"]\n", []string{"dmtp.listen: 127.0.0.1:2525 is taken by submission.listen"}},
+		"mail in circles":       {org + "[handoff]\naddress = \"127.0.0.1:2525\"\n", []string{"handoff.address: 127.0.0.1:2525 is our own submission.listen"}},
+		"inner in circles":      {org + "inner = \"127.0.0.1:2525\"\n", []string{"organization[1].inner: 127.0.0.1:2525 is our own submission.listen"}},
+		"health for all":        {org + "[health]\nlisten = \"0.0.0.0:8026\"\n", []string{"health.listen: 0.0.0.0:8026 is not on loopback"}},
+		"AD from afar":          {org + "[dns]\ntrust_ad = true\nresolvers = [\"192.0.2.53:53\"]\n", []string{"dns.trust_ad: 192.0.2.53:53 is not on loopback"}},
+		"one seal for both":     {org + "[vault.host_seal]\nkey_file = \"k\"\n[vault.signing_seal]\nkey_file = \"k\"\n", []string{"vault.signing_seal: is the host seal"}},
+		"two ways into a seal":  {org + "[vault.host_seal]\nkey_file = \"k\"\npassphrase_file = \"p\"\n", []string{"vault.host_seal.key_file: is set beside passphrase_file"}},
+		"half a certificate":    {org + "[submission]\nkey_file = \"k\"\n", []string{"submission.key_file: certificate_file and key_file go together"}},
+		"port of words":         {org + "[handoff]\naddress = \"mail:smtp\"\n", []string{"handoff.address: \"mail:smtp\": the port is not a number"}},
+		"no port":               {org + "[handoff]\naddress = \"mail\"\n", []string{"handoff.address: \"mail\" is not host:port"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, "gateway.toml", tt.text, 0o644)
+			c, err := config.Load(path)
+			if tt.want == nil {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatalf("accepted: %+v", c)
+			}
+			for _, w := range tt.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("the error does not say %q:\n%v", w, err)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadNoFile(t *testing.T) {
+	_, err := config.Load(filepath.Join(t.TempDir(), "none.toml"))
+	if err == nil || !strings.Contains(err.Error(), "no such file") || !strings.Contains(err.Error(), "gateway init") {
+		t.Errorf("no remedy: %v", err)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	path := write(t, "gateway.toml", `
+data_folder = "data"
+[[organization]]
+domains = ["Example.org", "example.net"]
+dx = ["DX.example.org"]
+[[organization]]
+domains = ["other.example"]
+inner = "mail.other.example:24"
+policy = "strict"
+[vault.signing_seal]
+passphrase_file = "pass"
+[policy.domain."Bank.example"]
+`, 0o644)
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := func(name string) string { return filepath.Join(filepath.Dir(path), name) }
+	first, _ := c.Organization("example.net")
+	second, _ := c.Organization("other.example")
+	for _, tt := range []struct{ what, got, want string }{
+		{"data_folder", c.DataFolder, in("data")},
+		{"hostname", c.Hostname, "dx.example.org"},
+		{"name", first.Name, "example.org"},
+		{"inner", first.Inner, "127.0.0.1:25"},
+		{"policy", first.Policy, "experimental"},
+		{"second inner", second.Inner, "mail.other.example:24"},
+		{"submission certificate", c.Submission.CertificateFile, in("data/tls/ecdsa.crt")},
+		{"dmtp certificate", c.DMTP.Certificates[1].KeyFile, in("data/tls/rsa.key")},
+		{"vault", c.Vault.Folder, in("data/vault")},
+		{"host seal", c.Vault.HostSeal.KeyFile, in("data/seals/host.key")},
+		{"signing seal", c.Vault.SigningSeal.KeyFile, ""},
+		{"signing passphrase", c.Vault.SigningSeal.PassphraseFile, in("pass")},
+		{"floor of a domain", c.Policy.Domains["bank.example"].Floor, "dime"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.what, tt.got, tt.want)
+		}
+	}
+	if _, ok := c.Organization("Example.org"); ok {
+		t.Error("a domain in upper case is found")
+	}
+}
+
+func TestDefaultsDoNotLeak(t *testing.T) {
+	a := config.Default()
+	a.Submission.Listen[0] = "changed"
+	if config.Default().Submission.Listen[0] == "changed" {
+		t.Error("two defaults share a list")
+	}
+}
+
+func TestCheckFiles(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "gateway.toml")
+	if err := os.WriteFile(path, []byte(org+"[vault.host_seal]\nkey_file = \"open.key\"\n[tls]\nca_file = \".\"\n[submission]\nauth_file = \"gone\"\ncertificate_file = \"not.pem\"\nkey_file = \"not.key\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{"open.key": 0o640, "not.pem": 0o644, "not.key": 0o600} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("x"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults, ok := errors.AsType[config.Faults](c.CheckFiles())
+	if !ok {
+		t.Fatal("nothing is wrong, or not said as faults")
+	}
+	said := map[string]string{}
+	for _, f := range faults {
+		said[f.Key] = f.Reason
+	}
+	for key, part := range map[string]string{
+		"data_folder":                  "gateway init",
+		"vault.host_seal.key_file":     "chmod 600",
+		"vault.signing_seal.key_file":  "no such file",
+		"tls.ca_file":                  "is not a file",
+		"submission.auth_file":         "no such file",
+		"submission.certificate_file":  "not a PEM certificate",
+		"dmtp.certificate[1].key_file": "no such file",
+		"dmtp.certificate[2].key_file": "no such file",
+	} {
+		if !strings.Contains(said[key], part) {
+			t.Errorf("%s says %q, want %q in it", key, said[key], part)
+		}
+	}
+	if strings.Contains(faults.Error(), "%!") {
+		t.Errorf("a broken format: %v", faults)
+	}
+}
+
+func TestDurations(t *testing.T) {
+	c, err := config.Load(write(t, "gateway.toml", org+"[queue]\nschedule = [\"90s\", \"1h\"]\n", 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []time.Duration{90 * time.Second, time.Hour}; !slices.Equal(c.Queue.Schedule, want) {
+		t.Errorf("schedule %v, want %v", c.Queue.Schedule, want)
+	}
+}
+
+func write(t *testing.T, name, text string, mode os.FileMode) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
