@@ -1,0 +1,127 @@
+package resolver
+
+import (
+	"container/list"
+	"context"
+	"sync"
+	"time"
+)
+
+// A cache holds at most max values until each one's time; the one unused longest gives way. Safe for concurrent use.
+type cache[V any] struct {
+	mu    sync.Mutex
+	max   int
+	order *list.List // of *entry[V], the last used in front
+	byKey map[string]*list.Element
+}
+
+type entry[V any] struct {
+	key   string
+	value V
+	until time.Time
+}
+
+func newCache[V any](max int) *cache[V] {
+	return &cache[V]{max: max, order: list.New(), byKey: map[string]*list.Element{}}
+}
+
+// get returns the value of key if its time has not come at now.
+func (c *cache[V]) get(key string, now time.Time) (v V, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	el := c.byKey[key]
+	if el == nil {
+		return v, false
+	}
+	e := el.Value.(*entry[V])
+	if !now.Before(e.until) {
+		c.drop(el)
+		return v, false
+	}
+	c.order.MoveToFront(el)
+	return e.value, true
+}
+
+// put keeps v until that time, which may have passed: then nothing is kept.
+func (c *cache[V]) put(key string, v V, until, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.byKey[key]; el != nil {
+		c.drop(el)
+	}
+	if !now.Before(until) {
+		return
+	}
+	c.byKey[key] = c.order.PushFront(&entry[V]{key, v, until})
+	if c.order.Len() > c.max {
+		c.drop(c.order.Back())
+	}
+}
+
+// forget drops key.
+func (c *cache[V]) forget(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.byKey[key]; el != nil {
+		c.drop(el)
+	}
+}
+
+func (c *cache[V]) drop(el *list.Element) {
+	delete(c.byKey, el.Value.(*entry[V]).key)
+	c.order.Remove(el)
+}
+
+// A flight lets one of several callers that want the same thing fetch it for all. Safe for concurrent use.
+type flight[V any] struct {
+	mu    sync.Mutex
+	going map[string]*call[V]
+}
+
+type call[V any] struct {
+	done chan struct{}
+	v    V
+	err  error
+	left bool // the caller that fetched went away before it was done
+}
+
+// do returns what fetch does, called here or by another caller under way with the same key. When that other caller's
+// context ends first, one of those who wait takes over.
+func (f *flight[V]) do(ctx context.Context, key string, fetch func(context.Context) (V, error)) (V, error) {
+	for {
+		f.mu.Lock()
+		if f.going == nil {
+			f.going = map[string]*call[V]{}
+		}
+		c := f.going[key]
+		if c == nil {
+			c = &call[V]{done: make(chan struct{})}
+			f.going[key] = c
+			f.mu.Unlock()
+			return f.lead(ctx, key, c, fetch)
+		}
+		f.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			var zero V
+			return zero, context.Cause(ctx)
+		case <-c.done:
+			if !c.left {
+				return c.v, c.err
+			}
+		}
+	}
+}
+
+func (f *flight[V]) lead(ctx context.Context, key string, c *call[V], fetch func(context.Context) (V, error)) (V, error) {
+	c.left = true // stays so if fetch panics
+	defer func() {
+		f.mu.Lock()
+		delete(f.going, key)
+		f.mu.Unlock()
+		close(c.done)
+	}()
+	c.v, c.err = fetch(ctx)
+	c.left = ctx.Err() != nil
+	return c.v, c.err
+}
