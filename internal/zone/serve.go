@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/miekg/dns"
@@ -96,36 +98,71 @@ func (t *Tree) find(name string, qtype uint16) *signed {
 
 func (t *Tree) answer(m *dns.Msg, name string, qtype uint16, do bool) {
 	z := t.find(name, qtype)
-	sets, exists := z.sets[name]
-	set := sets[qtype]
+	if d := z.dnameAbove(name); d != nil {
+		m.Answer = visible(z.sets[d.Hdr.Name][dns.TypeDNAME], do)
+		m.Answer = append(m.Answer, &dns.CNAME{Hdr: header(name, dns.TypeCNAME), Target: strings.TrimSuffix(name, d.Hdr.Name) + d.Target})
+		return
+	}
+	owner := name
+	if z.sets[name] == nil && !z.hasBelow(name) {
+		owner = "*." + trimRoot(z.encloser(name))
+	}
+	set := z.sets[owner][qtype]
 	if set == nil {
-		set = sets[dns.TypeCNAME]
+		set = z.sets[owner][dns.TypeCNAME]
 	}
 	if set != nil {
 		m.Answer = visible(set, do)
+		if owner != name { // made from a wildcard: nothing closer is there (RFC 4035 §3.1.3.3)
+			for _, rr := range m.Answer {
+				rr.Header().Name = name
+			}
+			m.Ns = z.denial(name, false, do)
+		}
 		return
 	}
 	m.Ns = visible(z.sets[z.name][dns.TypeSOA], do)
-	if !exists && !z.hasBelow(name) {
+	if z.sets[owner] == nil && owner != name {
 		m.Rcode = dns.RcodeNameError
 	}
+	m.Ns = append(m.Ns, z.denial(name, owner != name, do)...)
+}
+
+// denial proves that name, or its types but those shown, is not there; with wildcard, that none stands for it, either
+// (RFC 4035 §3.1.3.2).
+func (z *signed) denial(name string, wildcard, do bool) []dns.RR {
 	if !do || z.key == nil {
-		return
+		return nil
 	}
-	// The name, or that it is not there; and that no wildcard stands for it (RFC 4035 §3.1.3.2).
+	if z.NSEC3 != nil {
+		return z.hashedDenial(name, wildcard)
+	}
 	covers := []string{z.covering(name)}
-	if m.Rcode == dns.RcodeNameError {
-		encloser := parent(name)
-		for z.sets[encloser] == nil && !z.hasBelow(encloser) {
-			encloser = parent(encloser)
-		}
-		if c := z.covering("*." + dns.Fqdn(trimRoot(encloser))); c != covers[0] {
-			covers = append(covers, c)
+	if wildcard {
+		covers = append(covers, z.covering("*."+trimRoot(z.encloser(name))))
+	}
+	var out []dns.RR
+	for _, c := range slices.Compact(covers) {
+		out = append(out, visible(z.sets[c][dns.TypeNSEC], do)...)
+	}
+	return out
+}
+
+// encloser is the closest name over name that exists.
+func (z *signed) encloser(name string) string {
+	for name = parent(name); z.sets[name] == nil && !z.hasBelow(name); name = parent(name) {
+	}
+	return name
+}
+
+func (z *signed) dnameAbove(name string) *dns.DNAME {
+	for name != z.name {
+		name = parent(name)
+		if set := z.sets[name][dns.TypeDNAME]; set != nil {
+			return set[0].(*dns.DNAME)
 		}
 	}
-	for _, c := range covers {
-		m.Ns = append(m.Ns, visible(z.sets[c][dns.TypeNSEC], do)...)
-	}
+	return nil
 }
 
 func trimRoot(name string) string {

@@ -27,7 +27,17 @@ const ttl = 5
 type Zone struct {
 	Name      string   // alpha.test
 	Records   []string // in presentation form, names relative to the zone; SOA, NS and the chain below are added
-	Algorithm uint8    // dns.ECDSAP256SHA256, dns.ED25519, dns.RSASHA256; 0 leaves the zone unsigned
+	Algorithm uint8    // dns.ECDSAP256SHA256, dns.ECDSAP384SHA384, dns.ED25519, dns.RSASHA256, dns.RSASHA512; 0: unsigned
+	NSEC3     *NSEC3   // how absence is proved; nil: NSEC
+
+	Inception, Expiration time.Time // of the signatures; zero: from an hour ago, for thirty days
+}
+
+// NSEC3 has absence proved with hashed names (RFC 5155).
+type NSEC3 struct {
+	Iterations uint16
+	Salt       string // hex
+	OptOut     bool   // unsigned delegations stay out of the chain
 }
 
 // A Tree is a signed name space from the root down. Safe for concurrent use.
@@ -47,6 +57,9 @@ type signed struct {
 	sets map[string]map[uint16][]dns.RR // owner name, type: the records and their signatures
 	cuts map[string]bool                // names delegated to a child
 	list []string                       // owner names in canonical order, for denial
+
+	hashes []string            // with NSEC3: the hashes of all names, in order
+	hashed map[string][]dns.RR // by hash: the NSEC3 record and its signature
 }
 
 // New signs a name space that holds the given zones and, with ECDSA keys, every zone above them. addr is where the
@@ -128,7 +141,7 @@ func (t *Tree) add(z Zone) error {
 	if z.Algorithm == 0 {
 		return nil
 	}
-	bits := map[uint8]int{dns.ECDSAP256SHA256: 256, dns.ED25519: 256, dns.RSASHA256: 2048}[z.Algorithm]
+	bits := map[uint8]int{dns.ECDSAP256SHA256: 256, dns.ECDSAP384SHA384: 384, dns.ED25519: 256, dns.RSASHA256: 2048, dns.RSASHA512: 2048}[z.Algorithm]
 	s.key = &dns.DNSKEY{Hdr: header(name, dns.TypeDNSKEY), Flags: dns.ZONE | dns.SEP, Protocol: 3, Algorithm: z.Algorithm}
 	priv, err := s.key.Generate(bits)
 	if err != nil {
@@ -216,26 +229,48 @@ func (z *signed) seal() error {
 	if z.key == nil {
 		return nil
 	}
-	for i, name := range z.list {
-		types := append(slices.Collect(maps.Keys(z.sets[name])), dns.TypeRRSIG, dns.TypeNSEC)
-		slices.Sort(types)
-		z.put(&dns.NSEC{Hdr: header(name, dns.TypeNSEC), NextDomain: z.list[(i+1)%len(z.list)], TypeBitMap: types})
+	if z.NSEC3 != nil {
+		if err := z.hashNames(); err != nil {
+			return err
+		}
+	} else {
+		for i, name := range z.list {
+			z.put(&dns.NSEC{Hdr: header(name, dns.TypeNSEC), NextDomain: z.list[(i+1)%len(z.list)], TypeBitMap: z.types(name, dns.TypeNSEC, dns.TypeRRSIG)})
+		}
 	}
-	now := time.Now()
 	for name, sets := range z.sets {
 		for rrtype, rrs := range sets {
 			if z.cuts[name] && rrtype == dns.TypeNS { // not ours: the child's
 				continue
 			}
-			sig := &dns.RRSIG{Hdr: header(name, dns.TypeRRSIG), Algorithm: z.key.Algorithm, KeyTag: z.key.KeyTag(), SignerName: z.name,
-				Inception: uint32(now.Add(-time.Hour).Unix()), Expiration: uint32(now.Add(30 * 24 * time.Hour).Unix())}
-			if err := sig.Sign(z.priv, rrs); err != nil {
+			sig, err := z.signature(rrs)
+			if err != nil {
 				return err
 			}
 			sets[rrtype] = append(rrs, sig)
 		}
 	}
 	return nil
+}
+
+func (z *signed) signature(rrs []dns.RR) (*dns.RRSIG, error) {
+	from, to := z.Inception, z.Expiration
+	if from.IsZero() {
+		from = time.Now().Add(-time.Hour)
+	}
+	if to.IsZero() {
+		to = time.Now().Add(30 * 24 * time.Hour)
+	}
+	sig := &dns.RRSIG{Hdr: header(rrs[0].Header().Name, dns.TypeRRSIG), Algorithm: z.key.Algorithm, KeyTag: z.key.KeyTag(), SignerName: z.name,
+		Inception: uint32(from.Unix()), Expiration: uint32(to.Unix())}
+	return sig, sig.Sign(z.priv, rrs)
+}
+
+// types is the bitmap of a name.
+func (z *signed) types(name string, more ...uint16) []uint16 {
+	types := append(slices.Collect(maps.Keys(z.sets[name])), more...)
+	slices.Sort(types)
+	return types
 }
 
 func header(name string, rrtype uint16) dns.RR_Header {

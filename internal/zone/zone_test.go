@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"dimegate/internal/testpeer"
 	"dimegate/internal/zone"
@@ -53,6 +54,12 @@ var testZones = []zone.Zone{
 	{Name: "bravo.test", Algorithm: dns.RSASHA256, Records: []string{`_dx TXT "` + strings.Repeat("x", 250) + `"`, `www CNAME mx`, `mx A 127.64.0.2`}},
 	{Name: "plain.test", Records: []string{`_dx TXT "ver=1"`}},
 	{Name: "deep.alpha.test", Algorithm: dns.ECDSAP256SHA256, Records: []string{`@ TXT "below"`}},
+	{Name: "wild.test", Algorithm: dns.ECDSAP384SHA384, Records: []string{`*.w TXT "any"`, `*.c CNAME mx.bravo.test.`, `a.b TXT "x"`, `d DNAME alpha.test.`}},
+	{Name: "hash.test", Algorithm: dns.RSASHA512, NSEC3: &zone.NSEC3{Iterations: 3, Salt: "aabb"}, Records: []string{`*.w TXT "any"`, `a.b TXT "x"`}},
+	{Name: "open.test", Algorithm: dns.ED25519, NSEC3: &zone.NSEC3{OptOut: true}, Records: []string{`a TXT "x"`}},
+	{Name: "plain.open.test", Records: []string{`a TXT "x"`}},
+	{Name: "old.test", Algorithm: dns.ED25519, Inception: time.Now().Add(-72 * time.Hour), Expiration: time.Now().Add(-48 * time.Hour),
+		Records: []string{`a TXT "x"`}},
 }
 
 // TestJudgedByUnbound asks a validator that we did not write what it thinks of every kind of answer.
@@ -91,6 +98,19 @@ func TestJudgedByUnbound(t *testing.T) {
 		{"x.plain.test.", dns.TypeTXT, dns.RcodeNameError, false, 0},
 		{"plain.test.", dns.TypeDS, dns.RcodeSuccess, true, 0}, // proof that it is unsigned
 		{"deep.alpha.test.", dns.TypeTXT, dns.RcodeSuccess, true, 1},
+		{"x.y.w.wild.test.", dns.TypeTXT, dns.RcodeSuccess, true, 1},
+		{"x.w.wild.test.", dns.TypeA, dns.RcodeSuccess, true, 0},
+		{"x.c.wild.test.", dns.TypeA, dns.RcodeSuccess, true, 2},
+		{"mx.d.wild.test.", dns.TypeA, dns.RcodeSuccess, true, 3}, // DNAME, the CNAME made from it, A
+		{"b.hash.test.", dns.TypeA, dns.RcodeSuccess, true, 0},
+		{"hash.test.", dns.TypeA, dns.RcodeSuccess, true, 0},
+		{"x.y.hash.test.", dns.TypeA, dns.RcodeNameError, true, 0},
+		{"x.y.w.hash.test.", dns.TypeTXT, dns.RcodeSuccess, true, 1},
+		{"x.w.hash.test.", dns.TypeA, dns.RcodeSuccess, true, 0},
+		{"a.open.test.", dns.TypeTXT, dns.RcodeSuccess, true, 1},
+		{"a.plain.open.test.", dns.TypeTXT, dns.RcodeSuccess, false, 1},
+		{"x.open.test.", dns.TypeTXT, dns.RcodeNameError, false, 0}, // the span is opted out
+		{"a.old.test.", dns.TypeTXT, dns.RcodeServerFailure, false, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name+dns.TypeToString[tt.qtype], func(t *testing.T) {
