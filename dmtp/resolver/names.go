@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 
+	"dimegate/dmtp"
+
 	"github.com/miekg/dns"
 	"golang.org/x/net/idna"
 )
@@ -12,14 +14,10 @@ import (
 // ErrBadName is a domain or an address that cannot be looked up.
 var ErrBadName = errors.New("not a domain name or address that can be looked up")
 
-// maxDomain bounds a mail domain: 253 octets, less the prefix of its record.
-const maxDomain = 253 - len("_dx.")
-
 // NormalDomain returns a mail domain as it is looked up and compared: ASCII lower case, A-labels, no dot at the end.
-// It refuses what is no host name (RFC 1123) and what has but one label.
 func NormalDomain(domain string) (string, error) {
 	d := strings.TrimSuffix(domain, ".")
-	if len(d) > 4*maxDomain {
+	if len(d) > 1024 {
 		return "", ErrBadName
 	}
 	if !isASCII(d) {
@@ -29,29 +27,26 @@ func NormalDomain(domain string) (string, error) {
 		}
 		d = a
 	}
-	d = lower(d)
-	if len(d) > maxDomain || !isHostName(d) || !strings.Contains(d, ".") {
+	d, err := dmtp.Domain(d)
+	if err != nil || len(d) > 253-len(recordPrefix) {
 		return "", ErrBadName
 	}
 	return d, nil
 }
 
-// NormalAddress returns an address as signets name it, and its domain: both parts in ASCII lower case, the domain as
-// NormalDomain has it. There is exactly one "@", no space and no control character.
+// NormalAddress returns an address as signets name it, both parts in ASCII lower case, and its domain.
 func NormalAddress(address string) (normal, domain string, err error) {
 	local, dom, ok := strings.Cut(address, "@")
-	if !ok || local == "" || len(local) > 64 || strings.Contains(dom, "@") {
+	if !ok {
 		return "", "", ErrBadName
 	}
-	for _, c := range []byte(local) {
-		if c <= ' ' || c == 0x7f {
-			return "", "", ErrBadName
-		}
-	}
-	if dom, err = NormalDomain(dom); err != nil {
+	if domain, err = NormalDomain(dom); err != nil {
 		return "", "", err
 	}
-	return lower(local) + "@" + dom, dom, nil
+	if normal, err = dmtp.Address(local + "@" + domain); err != nil {
+		return "", "", ErrBadName
+	}
+	return normal, domain, nil
 }
 
 // lower is ASCII lower case: what lies outside ASCII stays.
@@ -71,27 +66,6 @@ func isASCII(s string) bool {
 		}
 	}
 	return true
-}
-
-// isHostName reports letters, digits and hyphens in labels of 1 to 63 octets that do not begin or end with a hyphen;
-// the last label is not all digits, so no IPv4 address passes.
-func isHostName(s string) bool {
-	if len(s) == 0 || len(s) > 253 {
-		return false
-	}
-	last := ""
-	for label := range strings.SplitSeq(s, ".") {
-		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-				return false
-			}
-		}
-		last = label
-	}
-	return strings.Trim(last, "0123456789") != ""
 }
 
 // wireLabels returns the labels of a canonical name, the rightmost first and without the root, in their wire octets.

@@ -77,6 +77,9 @@ func (e *DNSError) Is(target error) bool {
 
 func (e *DNSError) Unwrap() error { return e.Err }
 
+// ErrNoAddress is a host without an address.
+var ErrNoAddress = errors.New("no address")
+
 // A bogusError is a verdict inside the validator: the data are there, and wrong.
 type bogusError struct{ why string }
 
