@@ -1,0 +1,109 @@
+package translate
+
+import (
+	"io"
+
+	"dimegate/dmtp/message"
+)
+
+// A Form says how exactly an exported message is what its author wrote.
+type Form uint8
+
+const (
+	Exact  Form = iota // the same octets
+	Legacy             // made from a libdime peer's chunks (dmime.md §12.5): the same fields and parts
+	Raw                // the layout block is of an unknown kind: every chunk is an attachment as it came
+)
+
+func (f Form) String() string { return [...]string{"exact", "legacy", "raw"}[f] }
+
+// An Exported is one RFC 5322 message in its CRLF wire form, in pieces that are slices of the content it was made from.
+type Exported struct {
+	Form      Form
+	Return    string // reverse-path as the author's side gave it: "" none, NullPath, or an address (not checked against any domain)
+	HasReturn bool
+
+	pieces octets
+}
+
+// Len is the number of octets on the wire.
+func (e *Exported) Len() int64 { return e.pieces.len() }
+
+// Reader reads the message from its first octet; each call gives a new reader. It is an io.WriterTo, too, which copies nothing.
+func (e *Exported) Reader() io.Reader { return e.pieces.reader() }
+
+// WriteTo writes the message.
+func (e *Exported) WriteTo(w io.Writer) (int64, error) { return e.pieces.reader().WriteTo(w) }
+
+// Bytes is the message in one piece, a copy.
+func (e *Exported) Bytes() []byte { return e.pieces.join() }
+
+// Message is the exported message with its header block apart; the body is copied only where it is in several pieces.
+func (e *Exported) Message() Message {
+	if e.Form != Exact {
+		return Split(e.Bytes())
+	}
+	m := Message{Header: e.pieces[0].data, Separator: len(e.pieces) > 1}
+	switch {
+	case len(e.pieces) == 3:
+		m.Body = e.pieces[2].data
+	case len(e.pieces) > 3:
+		m.Body = e.pieces[2:].join()
+	}
+	return m
+}
+
+// Export makes the RFC 5322 message of an opened D/MIME message: the octets that Import was given, when a Dimegate made it;
+// otherwise a message of the same fields and parts. id is the D/MIME message's, and makes the Message-ID of those that have
+// none. Errors: *message.Error of class HeaderMismatch when chunk 33 is not what the header block says, BadHeaders, BadSpan
+// and BadFlags. A layout block that we do not know is no error: the form is Raw then, so that nothing is lost.
+func Export(c *message.Content, id [64]byte) (*Exported, error) {
+	if err := checkParts(c.Display, message.TypeDisplay); err != nil {
+		return nil, err
+	}
+	if err := checkParts(c.Attach, message.TypeAttachment); err != nil {
+		return nil, err
+	}
+	head, err := parseCommon(c.Common)
+	if err != nil {
+		return nil, err
+	}
+	if !hasLayout(c.Other) {
+		return legacy(head, c, id), nil
+	}
+	l, block, err := parseLayout(c.Other)
+	if err != nil || !l.body && len(c.Display)+len(c.Attach) > 0 {
+		return raw(head, c, id), nil
+	}
+	e := &Exported{Return: l.path, HasReturn: l.path != ""}
+	if l.extra {
+		block, e.Form = append(head.lines(), block...), Legacy
+	} else if err := head.check(block); err != nil {
+		return nil, err
+	}
+	e.pieces = octets{{data: block}}
+	if l.body {
+		e.pieces = append(e.pieces, piece{data: crlf})
+		for _, p := range c.Display {
+			e.pieces = append(e.pieces, piece{data: p.Data})
+		}
+		for _, p := range c.Attach {
+			e.pieces = append(e.pieces, piece{data: p.Data})
+		}
+	}
+	return e, nil
+}
+
+// checkParts holds the pieces of objects to their grammar: flag 128 on every piece but the last, and no flag that says the
+// data is not what it is.
+func checkParts(parts []message.Part, t message.Type) error {
+	for i, p := range parts {
+		if p.Flags&^message.FlagContinues != 0 {
+			return fail(message.BadFlags, t, "data that is not plain")
+		}
+		if p.Flags&message.FlagContinues != 0 && i == len(parts)-1 {
+			return fail(message.BadSpan, t, "the last piece says that there is another")
+		}
+	}
+	return nil
+}

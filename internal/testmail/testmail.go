@@ -1,0 +1,74 @@
+// Package testmail finds the messages that tests carry about: our own awkward ones, and the corpus of real ones that may
+// lie beside the repository.
+package testmail
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+)
+
+// A Message is one file.
+type Message struct {
+	Name string // without its ending
+	Raw  []byte
+}
+
+// Ours are the messages of testdata/messages, each there for one reason that its name tells.
+func Ours(t testing.TB) []Message {
+	t.Helper()
+	return load(t, filepath.Join(root(t), "testdata", "messages"))
+}
+
+// Corpus are the messages of ../shared/corpus, or of the folder that DIMEGATE_CORPUS names. Where there are none the test is
+// skipped by name; under CI=true it fails.
+func Corpus(t testing.TB) []Message {
+	t.Helper()
+	folder := os.Getenv("DIMEGATE_CORPUS")
+	if folder == "" {
+		folder = filepath.Join(root(t), "..", "shared", "corpus")
+	}
+	if _, err := os.Stat(folder); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("no corpus: ../shared/corpus is missing, and DIMEGATE_CORPUS names no other")
+		}
+		t.Skip("no corpus: ../shared/corpus is missing, and DIMEGATE_CORPUS names no other")
+	}
+	return load(t, folder)
+}
+
+func load(t testing.TB, folder string) []Message {
+	t.Helper()
+	var all []Message
+	err := filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || filepath.Ext(path) != ".eml" {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		name := filepath.Base(path)
+		all = append(all, Message{Name: name[:len(name)-len(".eml")], Raw: raw})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) == 0 {
+		t.Fatalf("no .eml file in %s", folder)
+	}
+	return all
+}
+
+// root is the repository's: the folder above this file that has go.mod.
+func root(t testing.TB) string {
+	t.Helper()
+	_, file, _, _ := runtime.Caller(0)
+	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("no go.mod above this file")
+		}
+	}
+}
