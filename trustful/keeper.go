@@ -1,0 +1,227 @@
+package trustful
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"dimegate/dmtp/key"
+	"dimegate/dmtp/signet"
+)
+
+// MinGrace is how long a retired encryption key must be kept at least: 30 days of others' caches (dmtp.md §8.8), 5 days
+// of their queues, and one.
+const MinGrace = 36 * 24 * time.Hour
+
+// Errors about our own users.
+var (
+	// ErrNotOurs is returned for an address whose domain is none of ours.
+	ErrNotOurs = errors.New("trustful: not one of our domains")
+	// ErrNoUser is returned for an address that has no signet and shall not get one.
+	ErrNoUser = errors.New("trustful: no such user")
+)
+
+// An Organization vouches for its users: it has the organisation's keys, which the Keeper never sees.
+type Organization interface {
+	// Signets returns the organisational signets of one of our domains, in ID form, the oldest first: the last is the
+	// current one. ErrNotOurs for other domains.
+	Signets(ctx context.Context, domain string) ([]*signet.Signet, error)
+
+	// SignRequest returns the user signet, in ID form, that a signing request becomes with the details of one of the
+	// domain's users. The organisation may add fields of its own.
+	SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error)
+}
+
+// Mailboxes knows which addresses exist: the inner mail server. Confirm returns nil for one that it knows for certain,
+// ErrNoUser for one that it refuses or would accept whatever its name, and any other error when it cannot say now.
+type Mailboxes interface {
+	Confirm(ctx context.Context, address string) error
+}
+
+// Options is what a Keeper is made of. Now is time.Now unless a test says otherwise.
+type Options struct {
+	Store        Store
+	Organization Organization
+	Mailboxes    Mailboxes // nil: only senders are enrolled
+	Pins         *Pins
+	Peers        Peers
+	Grace        time.Duration // of retired keys; at least MinGrace
+	Now          func() time.Time
+}
+
+// A Keeper has the keys of our users. It is safe for concurrent use, and several processes may have one over one store.
+type Keeper struct {
+	Options
+	making locks
+}
+
+// NewKeeper takes what it needs and starts nothing.
+func NewKeeper(o Options) (*Keeper, error) {
+	if o.Grace < MinGrace {
+		return nil, fmt.Errorf("trustful: grace %v is under %v: mail sealed to a cached signet would be lost", o.Grace, MinGrace)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Keeper{Options: o}, nil
+}
+
+// A user is an address with its current generation and the signets that go with it.
+type user struct {
+	address string
+	number  int
+	signet  *signet.Signet
+}
+
+// Enrol returns the current signet of one of our addresses, and makes its keys when it has none: once, whoever else asks
+// at the same time. The caller knows that the mailbox exists: its owner sent mail, or the inner server confirmed it.
+func (k *Keeper) Enrol(ctx context.Context, address string) (*signet.Signet, error) {
+	u, err := k.enrol(ctx, address)
+	return u.signet, err
+}
+
+func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
+	address, err := Normal(address)
+	if err != nil {
+		return user{}, err
+	}
+	if _, err := k.organization(ctx, domainOf(address)); err != nil {
+		return user{}, err
+	}
+	if u, err := k.current(ctx, address); !errors.Is(err, ErrNoUser) {
+		return u, err
+	}
+	release, err := k.making.acquire(ctx, address)
+	if err != nil {
+		return user{}, err
+	}
+	defer release()
+	u, err := k.current(ctx, address) // the one before us may have made them
+	if !errors.Is(err, ErrNoUser) {
+		return u, err
+	}
+	if _, err := k.make(ctx, address, nil); err != nil && !errors.Is(err, ErrConflict) {
+		return user{}, err
+	}
+	return k.current(ctx, address) // what is in the store counts: another process may have been first
+}
+
+// current returns what the store has, ErrNoUser when that is nothing.
+func (k *Keeper) current(ctx context.Context, address string) (user, error) {
+	all, err := k.Store.Generations(ctx, address)
+	if err != nil {
+		return user{}, err
+	}
+	if len(all) == 0 {
+		return user{}, ErrNoUser
+	}
+	g := all[len(all)-1]
+	s, err := parseStored(g)
+	return user{address, g.Number, s}, err
+}
+
+// organization returns the current organisational signet of one of our domains.
+func (k *Keeper) organization(ctx context.Context, domain string) (*signet.Signet, error) {
+	all, err := k.Organization.Signets(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%w: it has no organisational signet", ErrNotOurs)
+	}
+	return all[len(all)-1], nil
+}
+
+// make makes keys and their signet, the first of an address or the successor of previous, and stores them in one commit:
+// before that nothing of them has left this function, after it they are published.
+func (k *Keeper) make(ctx context.Context, address string, previous *user) (*signet.Signet, error) {
+	pair, err := key.GeneratePair(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	defer pair.Destroy()
+	number, custodian := 1, (*key.Signing)(nil)
+	if previous != nil {
+		number = previous.number + 1
+		old, err := k.Store.Signing(ctx, address, previous.number)
+		if err != nil {
+			return nil, err
+		}
+		defer old.Destroy()
+		custodian = &old
+	}
+	request, err := signet.NewRequest(pair, signet.RequestDetails{Previous: custodian})
+	if err != nil {
+		return nil, err
+	}
+	made, err := k.Organization.SignRequest(ctx, domainOf(address), request, signet.Details{Name: address, Fields: Advertised(signet.User)})
+	if err != nil {
+		return nil, err
+	}
+	if err := k.check(ctx, address, request, made, previous); err != nil {
+		return nil, err
+	}
+	return made, k.Store.Append(ctx, address, Generation{Number: number, Signet: made.Bytes(), Made: k.Now()}, pair)
+}
+
+// Advertised is what our signets of a kind say that we can read: messages in any number of pieces (dmime.md §11). The
+// reference ignores it.
+func Advertised(k signet.Kind) []signet.Field {
+	id, ok := signet.FieldByTitle(k, "Extensions")
+	if !ok {
+		return nil
+	}
+	return []signet.Field{{ID: id, Value: []byte("dmime-multi")}}
+}
+
+// check is the look that a user's agent takes at what the organisation signed, before it is published: the same keys,
+// the right name, every signature, and custody.
+func (k *Keeper) check(ctx context.Context, address string, request, made *signet.Signet, previous *user) error {
+	org, err := k.organization(ctx, domainOf(address))
+	if err != nil {
+		return err
+	}
+	if err := made.VerifyUser(org); err != nil {
+		return fmt.Errorf("trustful: the signet that was signed: %w", err)
+	}
+	if made.Form() != signet.ID || made.Name() != address || !bytes.HasPrefix(made.Bytes()[headerSize:], request.Bytes()[headerSize:]) {
+		return errors.New("trustful: the signet that was signed is not the one that was asked for")
+	}
+	if previous != nil {
+		if err := made.VerifyCustody(previous.signet); err != nil {
+			return fmt.Errorf("trustful: the signet that was signed: %w", err)
+		}
+	}
+	return nil
+}
+
+// headerSize is the length of a signet's header, which differs between a request and what it becomes.
+const headerSize = 5
+
+// Rotate replaces both keys of an address, with chain of custody, and returns the new signet. The old encryption key
+// opens mail until Sweep destroys it; the old signing key is destroyed with the same commit.
+func (k *Keeper) Rotate(ctx context.Context, address string) (*signet.Signet, error) {
+	address, err := Normal(address)
+	if err != nil {
+		return nil, err
+	}
+	release, err := k.making.acquire(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	u, err := k.current(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return k.make(ctx, address, &u)
+}
+
+// Sweep destroys the encryption keys whose grace has ended, and returns how many there were. Mail that is sealed to one
+// of them cannot be opened any more, by anybody.
+func (k *Keeper) Sweep(ctx context.Context) (int, error) {
+	return k.Store.DestroyEncryption(ctx, k.Now().Add(-k.Grace))
+}
