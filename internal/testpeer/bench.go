@@ -95,6 +95,20 @@ func (b *Bench) onClose(stop func() error) {
 	b.stops = append(b.stops, stop)
 }
 
+// Go runs f beside the peers. When the bench closes f's context ends, and Close waits for it and returns its error.
+func (b *Bench) Go(name string, f func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	b.onClose(func() error {
+		cancel()
+		if err := <-done; err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		return nil
+	})
+}
+
 // Log adds a file to what ShowLogs prints.
 func (b *Bench) Log(file string) {
 	b.mu.Lock()
@@ -104,7 +118,7 @@ func (b *Bench) Log(file string) {
 	}
 }
 
-// ShowLogs writes the end of every peer's log, at most 32 KiB each.
+// ShowLogs writes the end of every peer's log, at most 8 KiB each.
 func (b *Bench) ShowLogs(w io.Writer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -117,7 +131,7 @@ func (b *Bench) ShowLogs(w io.Writer) {
 			continue
 		}
 		name, _ := filepath.Rel(b.Dir, file)
-		fmt.Fprintf(w, "---- %s\n%s\n", name, text[max(0, len(text)-32<<10):])
+		fmt.Fprintf(w, "---- %s\n%s\n", name, text[max(0, len(text)-8<<10):])
 	}
 }
 

@@ -18,7 +18,8 @@ type Dovecot struct {
 	dir  string
 }
 
-// Dovecot starts a mail store on a host's ports 24 and 143 and waits until both answer. With users, only these exist.
+// Dovecot starts a mail store on a host's ports 24 and 143 and waits until both answer. Its name stands in its trace
+// fields. With users, only these exist.
 func (b *Bench) Dovecot(ctx context.Context, name, host string, users ...string) (*Dovecot, error) {
 	d := &Dovecot{LMTP: net.JoinHostPort(host, "24"), IMAP: net.JoinHostPort(host, "143"), dir: filepath.Join(b.Dir, name)}
 	if _, err := b.folder("nobody", name, "mail"); err != nil {
@@ -40,6 +41,7 @@ func (b *Bench) Dovecot(ctx context.Context, name, host string, users ...string)
 state_dir = %[1]s/state
 log_path = %[1]s/log
 protocols = imap lmtp
+hostname = %[3]s
 listen = %[2]s
 ssl = no
 disable_plaintext_auth = no
@@ -66,7 +68,7 @@ service lmtp {
     port = 24
   }
 }
-`, d.dir, host)
+`, d.dir, host, name)
 	conf := d.dir + "/dovecot.conf"
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return nil, err

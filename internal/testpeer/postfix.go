@@ -18,8 +18,10 @@ type PostfixConfig struct {
 	Listen    string   // host:port
 	Hostname  string   // mx.alpha.test
 	Domain    string   // alpha.test: mail for it is accepted from anyone
+	Domains   []string // further such domains
 	Relayhost string   // next hop of all mail without a transport, such as [127.0.0.1]:25; empty refuses it by MX look-up
 	Transport []string // "domain transport:nexthop"
+	Users     string   // regular expression of the addresses that exist in its domains; empty: all
 	Main      []string // further lines of main.cf, "key = value"
 	Master    []string // further entries of master.cf
 }
@@ -63,7 +65,7 @@ func (b *Bench) Postfix(ctx context.Context, c PostfixConfig) (*Postfix, error) 
 	if err := b.writePostfix(p.dir, c); err != nil {
 		return nil, err
 	}
-	b.Log(filepath.Join(p.dir, "log", "mail"))
+	b.Log(p.LogFile())
 	// check makes the queue; then master itself in our foreground, so that it can be stopped and cannot outlive us.
 	etc := filepath.Join(p.dir, "etc")
 	if err := run(ctx, "postfix", "-c", etc, "check"); err != nil {
@@ -100,7 +102,7 @@ func (b *Bench) writePostfix(dir string, c PostfixConfig) error {
 		"local_header_rewrite_clients =", // our clients share 127.0.0.1 with it and are not local for that
 		"mynetworks = 127.0.0.0/8",
 		"smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination",
-		"relay_domains = " + c.Domain,
+		"relay_domains = " + strings.Join(append([]string{c.Domain}, c.Domains...), ", "),
 		"relayhost = " + c.Relayhost,
 		"smtp_host_lookup = native, dns",
 		"message_size_limit = 104857600", "mailbox_size_limit = 0",
@@ -114,12 +116,18 @@ func (b *Bench) writePostfix(dir string, c PostfixConfig) error {
 		}
 		main = append(main, maps+" }")
 	}
+	if c.Users != "" {
+		main = append(main, "relay_recipient_maps = regexp:{ { /"+c.Users+"/ OK } }")
+	}
 	main = append(main, c.Main...)
 	if err := writeLines(dir+"/etc/main.cf", main); err != nil {
 		return err
 	}
 	return writeLines(dir+"/etc/master.cf", append([]string{master, c.Listen + " inet n - n - - smtpd"}, c.Master...))
 }
+
+// LogFile is where it logs.
+func (p *Postfix) LogFile() string { return filepath.Join(p.dir, "log", "mail") }
 
 // Queue is the queue as postqueue -j prints it, a JSON object a line; empty when all has been delivered.
 func (p *Postfix) Queue(ctx context.Context) (string, error) {

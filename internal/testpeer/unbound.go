@@ -16,7 +16,7 @@ type Unbound struct {
 }
 
 // Unbound starts a resolver on a host's port 53 that believes one trust anchor (DS or DNSKEY records in presentation
-// form) and asks one name server for everything in the given zones.
+// form) and asks one name server for everything in the given zones. It caches nothing, so a test may change a zone.
 func (b *Bench) Unbound(ctx context.Context, name, host, anchor, nameserver string, zones []string) (*Unbound, error) {
 	u := &Unbound{Addr: net.JoinHostPort(host, "53")}
 	dir, err := b.folder("", name)
@@ -46,7 +46,8 @@ func (b *Bench) Unbound(ctx context.Context, name, host, anchor, nameserver stri
   module-config: "validator iterator"
   local-zone: "test." nodefault
   local-zone: "example." nodefault
-  cache-max-negative-ttl: 1
+  cache-max-ttl: 0
+  cache-max-negative-ttl: 0
   infra-host-ttl: 1
 remote-control:
   control-enable: no
