@@ -1,0 +1,71 @@
+// Package keystore joins trustful to the vault: the keys of our users.
+package keystore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"dimegate/dmtp/key"
+	"dimegate/trustful"
+	"dimegate/vault"
+)
+
+// Keys is a trustful.Store on a vault. Now is the clock for what is destroyed; nil is time.Now.
+type Keys struct {
+	Vault *vault.Vault
+	Now   func() time.Time
+}
+
+var _ trustful.Store = Keys{}
+
+// Generations returns every generation of an address, oldest first.
+func (k Keys) Generations(ctx context.Context, address string) ([]trustful.Generation, error) {
+	list, err := k.Vault.UserKeys(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	var g []trustful.Generation
+	for _, u := range list {
+		g = append(g, trustful.Generation{Number: u.Number, Signet: u.Signet, Made: u.Made, Retired: u.Retired, Destroyed: u.Destroyed})
+	}
+	return g, nil
+}
+
+// Append adds a generation; see trustful.Store.
+func (k Keys) Append(ctx context.Context, address string, g trustful.Generation, keys key.Pair) error {
+	err := k.Vault.AppendUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}, keys)
+	return named(err)
+}
+
+// Signing opens the current signing key.
+func (k Keys) Signing(ctx context.Context, address string, number int) (key.Signing, error) {
+	s, err := k.Vault.UserSigning(ctx, address, number)
+	return s, named(err)
+}
+
+// Encryption opens the encryption key of a generation.
+func (k Keys) Encryption(ctx context.Context, address string, number int) (key.Encryption, error) {
+	e, err := k.Vault.UserEncryption(ctx, address, number)
+	return e, named(err)
+}
+
+// DestroyEncryption destroys the encryption keys of what was retired before a moment.
+func (k Keys) DestroyEncryption(ctx context.Context, retiredBefore time.Time) (int, error) {
+	now := time.Now
+	if k.Now != nil {
+		now = k.Now
+	}
+	return k.Vault.DestroyUserKeys(ctx, retiredBefore, now())
+}
+
+// named gives the vault's errors trustful's names, and keeps them beside.
+func named(err error) error {
+	switch {
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrDestroyed):
+		return errors.Join(trustful.ErrNoKeys, err)
+	case errors.Is(err, vault.ErrChanged):
+		return errors.Join(trustful.ErrConflict, err)
+	}
+	return err
+}
