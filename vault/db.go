@@ -1,0 +1,254 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"dimegate/internal/safefile"
+)
+
+// Names in the vault's folder.
+const (
+	dbName   = "vault.db"
+	bodyDir  = "bodies"
+	lockName = "lock"
+)
+
+// Options say how a vault is opened.
+type Options struct {
+	Dir     string
+	Host    *Root // nil: what is under the host seal stays closed, and operations on it return ErrSealed
+	Signing *Root // likewise
+	// Owner is set by the gateway itself, not by commands beside it: it takes the folder's lock (ErrLocked), frees the
+	// leases of a process that died, and removes body files that no row names.
+	Owner bool
+	Now   func() time.Time // nil: time.Now. For the age of ids only: what is stored takes its time from the caller
+}
+
+// A Vault is an open storage folder on the embedded engine: SQLite in WAL mode with synchronous=FULL. Writes of concurrent
+// callers share a commit; reads go beside them. Safe for concurrent use.
+type Vault struct {
+	dir     string
+	host    *Root
+	signing *Root
+	now     func() time.Time
+	archive ID
+	owner   ID // this opening, in leases
+
+	lock  *os.File
+	write writer
+	read  *sql.DB
+
+	stmtMu sync.Mutex
+	stmts  map[string]*sql.Stmt // of read
+}
+
+// Create makes the folder dir with an empty vault in it; ErrExists when there is one. It makes no seals.
+func Create(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, bodyDir), 0o700); err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	if err := safefile.CheckSecret(dir); err != nil {
+		return fmt.Errorf("vault: folder: %w", err)
+	}
+	path := filepath.Join(dir, dbName)
+	// Made here, since SQLite would make it for all to read; its -wal and -shm take the same mode.
+	if err := safefile.Create(path, nil); errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: %s", ErrExists, path)
+	} else if err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	v := &Vault{dir: dir}
+	if err := v.openWriter(ctx); err != nil {
+		os.Remove(path)
+		return err
+	}
+	return v.Close()
+}
+
+// Open opens the vault in o.Dir and brings its tables up to date. The caller calls Close.
+func Open(ctx context.Context, o Options) (*Vault, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	v := &Vault{dir: o.Dir, host: o.Host, signing: o.Signing, now: o.Now, owner: RandomID(), stmts: map[string]*sql.Stmt{}}
+	path := filepath.Join(o.Dir, dbName)
+	if err := safefile.CheckSecret(o.Dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no folder %s: run gateway init", ErrNotFound, o.Dir)
+	} else if err != nil {
+		return nil, fmt.Errorf("vault: folder: %w", err)
+	}
+	if err := safefile.CheckSecret(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: no %s: run gateway init", ErrNotFound, path)
+	} else if err != nil {
+		return nil, fmt.Errorf("vault: database: %w", err)
+	}
+	if err := v.start(ctx, o.Owner); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// start opens the two sides of the database and does the owner's housekeeping.
+func (v *Vault) start(ctx context.Context, owner bool) error {
+	if owner {
+		if err := v.takeLock(); err != nil {
+			return err
+		}
+	}
+	if err := v.openWriter(ctx); err != nil {
+		return err
+	}
+	var err error
+	if v.read, err = sql.Open("sqlite", v.dsn("_pragma=query_only(1)")); err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	v.read.SetMaxOpenConns(4)
+	v.read.SetMaxIdleConns(4)
+	id, err := v.meta(ctx, "archive")
+	if err != nil {
+		return err
+	}
+	if len(id) != len(ID{}) {
+		return fmt.Errorf("%w: archive id", ErrCorrupt)
+	}
+	v.archive = ID(id)
+	return nil
+}
+
+// Close waits for the commit in work and closes the database. The vault's roots stay the caller's.
+func (v *Vault) Close() error {
+	err := v.write.close()
+	if v.read != nil {
+		v.stmtMu.Lock()
+		for _, s := range v.stmts {
+			s.Close()
+		}
+		clear(v.stmts)
+		v.stmtMu.Unlock()
+		err = errors.Join(err, v.read.Close())
+	}
+	if v.lock != nil {
+		err = errors.Join(err, v.lock.Close()) // gives the lock back
+	}
+	return err
+}
+
+// Archive is the random id of this vault, which labels and leaves carry.
+func (v *Vault) Archive() ID { return v.archive }
+
+// takeLock makes this process the only owner of the folder. The system gives the lock back when the process ends.
+func (v *Vault) takeLock() error {
+	f, err := os.OpenFile(filepath.Join(v.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("%w: %s", ErrLocked, v.dir)
+		}
+		return fmt.Errorf("vault: lock: %w", err)
+	}
+	v.lock = f
+	return nil
+}
+
+// dsn is the data source name with what both sides need. Ten seconds is how long one process waits for another's commit.
+func (v *Vault) dsn(pragmas ...string) string {
+	s := "file:" + (&url.URL{Path: filepath.Join(v.dir, dbName)}).EscapedPath() + "?_pragma=busy_timeout(10000)"
+	for _, p := range pragmas {
+		s += "&" + p
+	}
+	return s
+}
+
+// openWriter opens the one connection that writes and migrates the schema on it. secure_delete(fast) clears what is
+// deleted inside pages that stay; wraps and keys are overwritten before they are deleted, so that freed pages are clear too.
+func (v *Vault) openWriter(ctx context.Context) error {
+	db, err := sql.Open("sqlite", v.dsn("_pragma=journal_mode(wal)", "_pragma=synchronous(full)", "_pragma=foreign_keys(1)",
+		"_pragma=secure_delete(fast)", "_pragma=journal_size_limit(67108864)", "_pragma=trusted_schema(0)"))
+	if err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		db.Close()
+		return fmt.Errorf("vault: %s: %w", filepath.Join(v.dir, dbName), storageError(err))
+	}
+	v.write.db, v.write.conn, v.write.stmts = db, conn, map[string]*sql.Stmt{}
+	if err := migrate(ctx, conn); err != nil {
+		return err
+	}
+	return nil
+}
+
+// prepared returns a statement of the reading side, made once.
+func (v *Vault) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
+	v.stmtMu.Lock()
+	defer v.stmtMu.Unlock()
+	if s, ok := v.stmts[query]; ok {
+		return s, nil
+	}
+	s, err := v.read.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, storageError(err)
+	}
+	v.stmts[query] = s
+	return s, nil
+}
+
+// queryRow reads one row into dst; ErrNotFound when there is none.
+func (v *Vault) queryRow(ctx context.Context, query string, args []any, dst ...any) error {
+	s, err := v.prepared(ctx, query)
+	if err != nil {
+		return err
+	}
+	return storageError(s.QueryRowContext(ctx, args...).Scan(dst...))
+}
+
+// queryRows calls scan for each row.
+func (v *Vault) queryRows(ctx context.Context, query string, args []any, scan func(scanner) error) error {
+	s, err := v.prepared(ctx, query)
+	if err != nil {
+		return err
+	}
+	rows, err := s.QueryContext(ctx, args...)
+	if err != nil {
+		return storageError(err)
+	}
+	return scanAll(rows, scan)
+}
+
+// A scanner is a *sql.Row or *sql.Rows at one row.
+type scanner interface{ Scan(dst ...any) error }
+
+func scanAll(rows *sql.Rows, scan func(scanner) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return storageError(err)
+		}
+	}
+	return storageError(rows.Err())
+}
+
+// meta reads one value of the table meta.
+func (v *Vault) meta(ctx context.Context, name string) ([]byte, error) {
+	var b []byte
+	err := v.queryRow(ctx, `SELECT value FROM meta WHERE name = ?`, []any{name}, &b)
+	return b, err
+}

@@ -1,0 +1,267 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dimegate/dmtp/key"
+)
+
+// An OrgKeyKind tells an organisation's keys apart.
+type OrgKeyKind uint8
+
+const (
+	PrimaryKey    OrgKeyKind = 1 // POK, under the signing seal
+	SecondaryKey  OrgKeyKind = 2 // SOK, under the signing seal
+	EncryptionKey OrgKeyKind = 3 // under the host seal
+)
+
+func (k OrgKeyKind) String() string {
+	switch k {
+	case PrimaryKey:
+		return "primary"
+	case SecondaryKey:
+		return "secondary"
+	case EncryptionKey:
+		return "encryption"
+	}
+	return "unknown"
+}
+
+// OrgKeys are the keys of one organisation, any of which may be zero.
+type OrgKeys struct {
+	Primary    key.Signing
+	Secondary  key.Signing
+	Encryption key.Encryption
+}
+
+// An OrgKey is what the vault tells of a key without opening it.
+type OrgKey struct {
+	ID        ID
+	Domain    string
+	Kind      OrgKeyKind
+	Public    []byte
+	Made      time.Time
+	Retired   time.Time // when another took its place; zero while it is the current one
+	Destroyed time.Time
+}
+
+// CreateOrg keeps a new organisation's keys (the secondary may be zero) and its signet, in one commit. ErrExists when
+// the domain has keys. The domain is in lower case.
+func (v *Vault) CreateOrg(ctx context.Context, domain string, k OrgKeys, signet []byte, now time.Time) error {
+	if k.Primary.IsZero() || k.Encryption.IsZero() || len(signet) == 0 {
+		return fmt.Errorf("vault: an organisation needs a primary key, an encryption key and a signet")
+	}
+	return v.update(ctx, func(tx *Tx) error {
+		var n int
+		if err := tx.queryRow(`SELECT COUNT(*) FROM org_keys WHERE domain = ?`, []any{domain}, &n); err != nil {
+			return err
+		}
+		if n > 0 {
+			return fmt.Errorf("%w: keys of %s", ErrExists, domain)
+		}
+		return v.putOrg(tx, domain, k, signet, now)
+	})
+}
+
+// ReplaceOrg puts new keys in the place of the current ones, where they are not zero, and publishes signet, in one
+// commit. What it replaces is retired, not destroyed: mail sealed to an old encryption key may still come.
+func (v *Vault) ReplaceOrg(ctx context.Context, domain string, k OrgKeys, signet []byte, now time.Time) error {
+	return v.update(ctx, func(tx *Tx) error { return v.putOrg(tx, domain, k, signet, now) })
+}
+
+func (v *Vault) putOrg(tx *Tx, domain string, k OrgKeys, signet []byte, now time.Time) error {
+	if !k.Primary.IsZero() {
+		p := k.Primary.Public()
+		if err := v.putOrgKey(tx, domain, PrimaryKey, p[:], v.signing, k.Primary.Seed(), now); err != nil {
+			return err
+		}
+	}
+	if !k.Secondary.IsZero() {
+		p := k.Secondary.Public()
+		if err := v.putOrgKey(tx, domain, SecondaryKey, p[:], v.signing, k.Secondary.Seed(), now); err != nil {
+			return err
+		}
+	}
+	if !k.Encryption.IsZero() {
+		p := k.Encryption.Public().Bytes()
+		if err := v.putOrgKey(tx, domain, EncryptionKey, p[:], v.host, k.Encryption.Scalar(), now); err != nil {
+			return err
+		}
+	}
+	return tx.exec(`INSERT INTO org_signets (domain, number, signet, published)
+		SELECT ?, COALESCE(MAX(number), 0) + 1, ?, ? FROM org_signets WHERE domain = ?`, domain, signet, now.UnixMilli(), domain)
+}
+
+// putOrgKey retires the current key of the kind and puts the new one in its place. It clears private.
+func (v *Vault) putOrgKey(tx *Tx, domain string, kind OrgKeyKind, public []byte, root *Root, private []byte, now time.Time) error {
+	s, err := SecretOf(private)
+	clear(private)
+	if err != nil {
+		return err
+	}
+	defer s.Destroy()
+	var old, oldPublic []byte
+	err = tx.queryRow(`SELECT id, public FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0`, []any{domain, kind}, &old, &oldPublic)
+	if err == nil {
+		if err := tx.exec(`UPDATE org_keys SET retired = ? WHERE id = ?`, now.UnixMilli(), old); err != nil {
+			return err
+		}
+		if err := v.attestKey(tx, LeafKeyRetired, ID(old), orgPayload(domain, kind, oldPublic), now); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	id := NewID(now)
+	wrap, err := root.Wrap(s, orgLabel(domain, kind, id))
+	if err != nil {
+		return err
+	}
+	if err := tx.exec(`INSERT INTO org_keys (id, domain, kind, public, wrap, made) VALUES (?, ?, ?, ?, ?, ?)`,
+		id[:], domain, kind, public, wrap, now.UnixMilli()); err != nil {
+		return err
+	}
+	return v.attestKey(tx, LeafKeyMade, id, orgPayload(domain, kind, public), now)
+}
+
+func orgLabel(domain string, kind OrgKeyKind, id ID) []byte {
+	return Label("org key", domain, kind.String(), string(id[:]))
+}
+
+func orgPayload(domain string, kind OrgKeyKind, public []byte) []byte {
+	return Label("org", domain, kind.String(), string(public))
+}
+
+// OrgKeys lists the keys of a domain, oldest first; those of every domain when it is empty.
+func (v *Vault) OrgKeys(ctx context.Context, domain string) ([]OrgKey, error) {
+	var keys []OrgKey
+	err := v.queryRows(ctx, `SELECT id, domain, kind, public, made, retired, destroyed FROM org_keys
+		WHERE domain = ? OR ? = '' ORDER BY domain, made, kind`, []any{domain, domain}, func(s scanner) error {
+		var k OrgKey
+		var id []byte
+		var made, retired, destroyed int64
+		if err := s.Scan(&id, &k.Domain, &k.Kind, &k.Public, &made, &retired, &destroyed); err != nil {
+			return err
+		}
+		if len(id) != len(ID{}) {
+			return fmt.Errorf("%w: id of a key of %s", ErrCorrupt, k.Domain)
+		}
+		k.ID, k.Made, k.Retired, k.Destroyed = ID(id), timeOf(made), timeOf(retired), timeOf(destroyed)
+		keys = append(keys, k)
+		return nil
+	})
+	return keys, err
+}
+
+// OrgSigning opens the current primary or secondary key of a domain. The caller destroys it.
+func (v *Vault) OrgSigning(ctx context.Context, domain string, kind OrgKeyKind) (key.Signing, error) {
+	if kind != PrimaryKey && kind != SecondaryKey {
+		return key.Signing{}, fmt.Errorf("vault: %v is not a signing key", kind)
+	}
+	var id, public, wrap []byte
+	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0`,
+		[]any{domain, kind}, &id, &public, &wrap)
+	if err != nil {
+		return key.Signing{}, fmt.Errorf("%v key of %s: %w", kind, domain, err)
+	}
+	k, err := openSigning(v.signing, wrap, orgLabel(domain, kind, toID(id)))
+	if err != nil {
+		return key.Signing{}, fmt.Errorf("%v key of %s: %w", kind, domain, err)
+	}
+	if p := k.Public(); string(p[:]) != string(public) {
+		k.Destroy()
+		return key.Signing{}, fmt.Errorf("%v key of %s: %w: public key differs", kind, domain, ErrCorrupt)
+	}
+	return k, nil
+}
+
+// OrgEncryption opens every encryption key of a domain that is not destroyed, the current one first. The caller destroys
+// them.
+func (v *Vault) OrgEncryption(ctx context.Context, domain string) ([]key.Encryption, error) {
+	var keys []key.Encryption
+	err := v.queryRows(ctx, `SELECT id, public, wrap FROM org_keys WHERE domain = ? AND kind = ? AND destroyed = 0
+		ORDER BY made DESC, id DESC`, []any{domain, EncryptionKey}, func(s scanner) error {
+		var id, public, wrap []byte
+		if err := s.Scan(&id, &public, &wrap); err != nil {
+			return err
+		}
+		k, err := openEncryption(v.host, wrap, orgLabel(domain, EncryptionKey, toID(id)))
+		if err != nil {
+			return err
+		}
+		keys = append(keys, k)
+		if p := k.Public().Bytes(); string(p[:]) != string(public) {
+			return fmt.Errorf("%w: public key differs", ErrCorrupt)
+		}
+		return nil
+	})
+	if err == nil && len(keys) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		for _, k := range keys {
+			k.Destroy()
+		}
+		return nil, fmt.Errorf("encryption key of %s: %w", domain, err)
+	}
+	return keys, nil
+}
+
+// OrgSignets returns the signets that a domain published, the newest last.
+func (v *Vault) OrgSignets(ctx context.Context, domain string) ([][]byte, error) {
+	var list [][]byte
+	err := v.queryRows(ctx, `SELECT signet FROM org_signets WHERE domain = ? ORDER BY number`, []any{domain}, func(s scanner) error {
+		var b []byte
+		err := s.Scan(&b)
+		list = append(list, b)
+		return err
+	})
+	return list, err
+}
+
+// openSigning unwraps an Ed25519 seed.
+func openSigning(root *Root, wrap, label []byte) (key.Signing, error) {
+	s, err := root.Unwrap(wrap, label)
+	if err != nil {
+		return key.Signing{}, err
+	}
+	defer s.Destroy()
+	return key.NewSigning(s.raw())
+}
+
+// openEncryption unwraps a secp256k1 scalar.
+func openEncryption(root *Root, wrap, label []byte) (key.Encryption, error) {
+	s, err := root.Unwrap(wrap, label)
+	if err != nil {
+		return key.Encryption{}, err
+	}
+	defer s.Destroy()
+	return encryptionOf(s.raw())
+}
+
+func encryptionOf(scalar []byte) (key.Encryption, error) {
+	k, err := key.NewEncryption(scalar)
+	if err != nil {
+		return key.Encryption{}, fmt.Errorf("%w: not a key", ErrCorrupt)
+	}
+	return k, nil
+}
+
+// toID is the id in a column; zero, which names nothing, when the column is damaged.
+func toID(b []byte) ID {
+	if len(b) != len(ID{}) {
+		return ID{}
+	}
+	return ID(b)
+}
+
+// timeOf reads a time column: Unix milliseconds, 0 for none.
+func timeOf(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}

@@ -1,0 +1,167 @@
+package vault
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// NamedKey returns the vault's own key of a name, made at first use and kept under the host seal. The caller destroys it.
+func (v *Vault) NamedKey(ctx context.Context, name string) (Secret, error) {
+	label := Label("named key", name, string(v.archive[:]))
+	var wrap []byte
+	err := v.queryRow(ctx, `SELECT wrap FROM named_keys WHERE name = ?`, []any{name}, &wrap)
+	if errors.Is(err, ErrNotFound) {
+		err = v.update(ctx, func(tx *Tx) error {
+			err := tx.queryRow(`SELECT wrap FROM named_keys WHERE name = ?`, []any{name}, &wrap)
+			if !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			k := NewSecret()
+			defer k.Destroy()
+			if wrap, err = v.host.Wrap(k, label); err != nil {
+				return err
+			}
+			return tx.exec(`INSERT INTO named_keys (name, wrap) VALUES (?, ?)`, name, wrap)
+		})
+	}
+	if err != nil {
+		return Secret{}, fmt.Errorf("vault: key %q: %w", name, err)
+	}
+	k, err := v.host.Unwrap(wrap, label)
+	if err != nil {
+		return Secret{}, fmt.Errorf("vault: key %q: %w", name, err)
+	}
+	return k, nil
+}
+
+// A Pin is an entry about someone else's address: octets of its user's, and a time that may change.
+type Pin struct {
+	Octets  []byte
+	Checked time.Time
+}
+
+// A Doubt is an entry that stands beside the pins of an address.
+type Doubt struct {
+	Subject []byte // at most 64 octets, random-looking such as a fingerprint: it is kept as it is
+	Since   time.Time
+}
+
+// pinToken is what stands for an address: whoever lacks the host seal cannot test a guess. The key comes with it.
+func (v *Vault) pinToken(ctx context.Context, address string) ([]byte, Secret, error) {
+	k, err := v.NamedKey(ctx, "pins")
+	if err != nil {
+		return nil, Secret{}, err
+	}
+	m := hmac.New(sha256.New, k.raw())
+	m.Write([]byte("pin token\x00" + address))
+	return m.Sum(nil)[:16], k, nil
+}
+
+// Pins returns what is pinned of an address, oldest first, and the doubt, if any.
+func (v *Vault) Pins(ctx context.Context, address string) ([]Pin, *Doubt, error) {
+	token, k, err := v.pinToken(ctx, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer k.Destroy()
+	var pins []Pin
+	err = v.queryRows(ctx, `SELECT pin, checked FROM pins WHERE token = ? ORDER BY number`, []any{token}, func(s scanner) error {
+		var sealed []byte
+		var checked int64
+		if err := s.Scan(&sealed, &checked); err != nil {
+			return err
+		}
+		octets, err := OpenOctets(k, PartPin, pinContext(token, len(pins)), sealed)
+		if err != nil {
+			return fmt.Errorf("pin: %w", err)
+		}
+		pins = append(pins, Pin{octets, timeOf(checked)})
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	d := Doubt{}
+	var since int64
+	err = v.queryRow(ctx, `SELECT subject, since FROM doubts WHERE token = ?`, []any{token}, &d.Subject, &since)
+	if errors.Is(err, ErrNotFound) {
+		return pins, nil, nil
+	} else if err != nil {
+		return nil, nil, err
+	}
+	d.Since = timeOf(since)
+	return pins, &d, nil
+}
+
+func pinContext(token []byte, number int) []byte { return Label(string(token), fmt.Sprint(number)) }
+
+// AddPins appends pins and ends the doubt, if the address has exactly known pins now; else ErrChanged.
+func (v *Vault) AddPins(ctx context.Context, address string, known int, pins []Pin) error {
+	token, k, err := v.pinToken(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer k.Destroy()
+	return v.update(ctx, func(tx *Tx) error {
+		var n int
+		if err := tx.queryRow(`SELECT COUNT(*) FROM pins WHERE token = ?`, []any{token}, &n); err != nil {
+			return err
+		}
+		if n != known {
+			return ErrChanged
+		}
+		for i, p := range pins {
+			sealed := SealOctets(k, PartPin, pinContext(token, n+i), p.Octets)
+			if err := tx.exec(`INSERT INTO pins (token, number, pin, checked) VALUES (?, ?, ?, ?)`, token, n+i, sealed, p.Checked.UnixMilli()); err != nil {
+				return err
+			}
+		}
+		return tx.exec(`DELETE FROM doubts WHERE token = ?`, token)
+	})
+}
+
+// SetPinChecked changes the time of an address's last pin.
+func (v *Vault) SetPinChecked(ctx context.Context, address string, at time.Time) error {
+	token, k, err := v.pinToken(ctx, address)
+	if err != nil {
+		return err
+	}
+	k.Destroy()
+	return v.update(ctx, func(tx *Tx) error {
+		return tx.exec(`UPDATE pins SET checked = ? WHERE token = ? AND number = (SELECT MAX(number) FROM pins WHERE token = ?)`,
+			at.UnixMilli(), token, token)
+	})
+}
+
+// SetDoubt replaces the doubt about an address and returns the one that stands: the older one, when it is about the same.
+func (v *Vault) SetDoubt(ctx context.Context, address string, d Doubt) (Doubt, error) {
+	if len(d.Subject) > 64 {
+		return Doubt{}, errors.New("vault: a doubt's subject has at most 64 octets")
+	}
+	token, k, err := v.pinToken(ctx, address)
+	if err != nil {
+		return Doubt{}, err
+	}
+	k.Destroy()
+	stands := d
+	err = v.update(ctx, func(tx *Tx) error {
+		stands = d
+		var subject []byte
+		var since int64
+		err := tx.queryRow(`SELECT subject, since FROM doubts WHERE token = ?`, []any{token}, &subject, &since)
+		if err == nil && string(subject) == string(d.Subject) {
+			stands.Since = timeOf(since)
+			return nil
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		return tx.exec(`INSERT INTO doubts (token, subject, since) VALUES (?, ?, ?)
+			ON CONFLICT (token) DO UPDATE SET subject = excluded.subject, since = excluded.since`, token, d.Subject, d.Since.UnixMilli())
+	})
+	return stands, err
+}

@@ -1,0 +1,103 @@
+package vault
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// migrations make the tables. The schema's version is the number of those that ran; one that was released is never edited.
+// The SQL keeps to what PostgreSQL has too, types apart. Times are Unix milliseconds, ids and digests octets.
+var migrations = []string{
+	`
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+
+-- The log: leaves as hashed, and the tree's hashes at their x/mod tlog index.
+CREATE TABLE leaves (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
+CREATE TABLE hashes (idx INTEGER PRIMARY KEY, hash BLOB NOT NULL);
+-- What opens a leaf's commitment: salt and payload, for keys in the clear, for records sealed under the record key.
+CREATE TABLE openings (idx INTEGER PRIMARY KEY, owner BLOB NOT NULL, opening BLOB NOT NULL);
+CREATE INDEX openings_owner ON openings (owner);
+
+-- Keys that are sealed apart from what they open: a record's key or a user key's key, a wrap a purpose.
+CREATE TABLE wraps (
+	owner BLOB NOT NULL, purpose INTEGER NOT NULL, n INTEGER NOT NULL, wrap BLOB NOT NULL,
+	PRIMARY KEY (owner, purpose, n));
+
+-- Keys that the vault makes for itself, under the host seal.
+CREATE TABLE named_keys (name TEXT PRIMARY KEY, wrap BLOB NOT NULL);
+
+CREATE TABLE org_keys (
+	id BLOB PRIMARY KEY, domain TEXT NOT NULL, kind INTEGER NOT NULL, public BLOB NOT NULL, wrap BLOB,
+	made INTEGER NOT NULL, retired INTEGER NOT NULL DEFAULT 0, destroyed INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX org_keys_current ON org_keys (domain, kind) WHERE retired = 0;
+CREATE INDEX org_keys_domain ON org_keys (domain, kind, made);
+CREATE TABLE org_signets (
+	domain TEXT NOT NULL, number INTEGER NOT NULL, signet BLOB NOT NULL, published INTEGER NOT NULL,
+	PRIMARY KEY (domain, number));
+
+-- Users' keys, each address's generations from 1. A signing key is wrapped; an encryption key is sealed under a key of
+-- its own, whose wraps stand in wraps, so that escrow can add one.
+CREATE TABLE user_keys (
+	address TEXT NOT NULL, number INTEGER NOT NULL, id BLOB NOT NULL UNIQUE, signet BLOB NOT NULL,
+	signing BLOB, encryption BLOB,
+	made INTEGER NOT NULL, retired INTEGER NOT NULL DEFAULT 0, destroyed INTEGER NOT NULL DEFAULT 0,
+	PRIMARY KEY (address, number));
+CREATE UNIQUE INDEX user_keys_current ON user_keys (address) WHERE retired = 0;
+CREATE INDEX user_keys_retired ON user_keys (retired) WHERE retired > 0 AND destroyed = 0;
+
+-- What we know of others' users. Addresses are keyed tokens and the rest is sealed: who writes to whom is not to be read
+-- from a stolen disk.
+CREATE TABLE pins (
+	token BLOB NOT NULL, number INTEGER NOT NULL, pin BLOB NOT NULL, checked INTEGER NOT NULL,
+	PRIMARY KEY (token, number));
+CREATE TABLE doubts (token BLOB PRIMARY KEY, subject BLOB NOT NULL, since INTEGER NOT NULL);
+`,
+}
+
+// migrate brings the schema up to date, each step in a transaction of its own. ErrChanged: a newer gateway was here.
+func migrate(ctx context.Context, conn *sql.Conn) error {
+	if _, err := conn.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
+		return fmt.Errorf("vault: schema: %w", storageError(err))
+	}
+	for {
+		version, err := migrateStep(ctx, conn)
+		if err != nil {
+			return fmt.Errorf("vault: schema version %d: %w", version, storageError(err))
+		}
+		if version == len(migrations) {
+			return nil
+		}
+	}
+}
+
+// migrateStep runs the next migration, if there is one, and returns the version that then holds.
+func migrateStep(ctx context.Context, conn *sql.Conn) (version int, err error) {
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return 0, err
+	}
+	defer conn.ExecContext(context.Background(), "ROLLBACK") // fails after COMMIT, as it should
+	if err := conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM schema_version`).Scan(&version); err != nil {
+		return 0, err
+	}
+	if version > len(migrations) {
+		return version, fmt.Errorf("%w: made by a newer gateway: this one knows version %d", ErrChanged, len(migrations))
+	}
+	if version == len(migrations) {
+		return version, nil
+	}
+	if _, err := conn.ExecContext(ctx, migrations[version]); err != nil {
+		return version, err
+	}
+	if version == 0 {
+		archive := RandomID()
+		if _, err := conn.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ('archive', ?)`, archive[:]); err != nil {
+			return version, err
+		}
+	}
+	if _, err := conn.ExecContext(ctx, `INSERT INTO schema_version (version) VALUES (?)`, version+1); err != nil {
+		return version, err
+	}
+	_, err = conn.ExecContext(ctx, "COMMIT")
+	return version + 1, err
+}

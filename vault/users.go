@@ -1,0 +1,281 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"dimegate/dmtp/key"
+)
+
+// A Purpose says what a wrap of a record key, or of a user key's key, is for.
+type Purpose uint8
+
+const (
+	WrapHost Purpose = 1 // under the host seal: the queue's for a record, daily use for a user key
+)
+
+// A UserKey is one generation of an address's keys, without them.
+type UserKey struct {
+	ID        ID
+	Address   string // lower case
+	Number    int    // from 1
+	Signet    []byte
+	Made      time.Time
+	Retired   time.Time // zero while it is the current one
+	Destroyed time.Time // of the encryption key
+}
+
+// AppendUserKey keeps the next generation of an address, of which the caller sets Address, Number, Signet and Made. In
+// the same commit the one before is retired and its signing key destroyed, which has signed the custody and has nothing
+// left to sign. ErrChanged unless Number is one more than the address has: so of concurrent callers one succeeds.
+func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k key.Pair) error {
+	u.ID = NewID(u.Made)
+	signing, err := v.wrapUserSigning(u, k.Signing)
+	if err != nil {
+		return err
+	}
+	sealed, wrap, err := v.sealUserEncryption(u.ID, k.Encryption)
+	if err != nil {
+		return err
+	}
+	return v.update(ctx, func(tx *Tx) error {
+		var last int
+		if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0) FROM user_keys WHERE address = ?`, []any{u.Address}, &last); err != nil {
+			return err
+		}
+		if u.Number != last+1 {
+			return ErrChanged
+		}
+		if last > 0 {
+			if err := v.retireUserKey(tx, u.Address, last, u.Made); err != nil {
+				return err
+			}
+		}
+		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, signing, encryption, made) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			u.Address, u.Number, u.ID[:], u.Signet, signing, sealed, u.Made.UnixMilli()); err != nil {
+			return err
+		}
+		if err := tx.exec(`INSERT INTO wraps (owner, purpose, n, wrap) VALUES (?, ?, 0, ?)`, u.ID[:], WrapHost, wrap); err != nil {
+			return err
+		}
+		return v.attestKey(tx, LeafKeyMade, u.ID, u.payload(), u.Made)
+	})
+}
+
+// payload is what a user key's leaves commit to.
+func (u UserKey) payload() []byte {
+	d := NewDigest("signet", u.Signet)
+	return Label("user", u.Address, strconv.Itoa(u.Number), string(d[:]))
+}
+
+func (u UserKey) label() []byte {
+	return Label("user signing key", u.Address, strconv.Itoa(u.Number), string(u.ID[:]))
+}
+
+func (v *Vault) wrapUserSigning(u UserKey, k key.Signing) ([]byte, error) {
+	seed := k.Seed()
+	defer clear(seed)
+	s, err := SecretOf(seed)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Destroy()
+	return v.signing.Wrap(s, u.label())
+}
+
+// sealUserEncryption seals an encryption key under a new key, which it wraps for the host.
+func (v *Vault) sealUserEncryption(id ID, k key.Encryption) (sealed, wrap []byte, err error) {
+	scalar := k.Scalar()
+	defer clear(scalar)
+	if len(scalar) != SecretSize {
+		return nil, nil, errors.New("vault: no encryption key")
+	}
+	s := NewSecret()
+	defer s.Destroy()
+	if wrap, err = v.host.Wrap(s, keyLabel(id)); err != nil {
+		return nil, nil, err
+	}
+	return SealOctets(s, PartKey, id[:], scalar), wrap, nil
+}
+
+// keyLabel labels the host's wrap of a record key or of a user key's key.
+func keyLabel(owner ID) []byte { return Label("key", string(owner[:])) }
+
+// retireUserKey marks the current generation retired and destroys its signing key.
+func (v *Vault) retireUserKey(tx *Tx, address string, number int, now time.Time) error {
+	u := UserKey{Address: address, Number: number}
+	var id []byte
+	if err := tx.queryRow(`SELECT id, signet FROM user_keys WHERE address = ? AND number = ? AND retired = 0`,
+		[]any{address, number}, &id, &u.Signet); err != nil {
+		return err
+	}
+	u.ID = toID(id)
+	// Overwritten first, so that the page does not keep it; see openWriter.
+	if err := tx.exec(`UPDATE user_keys SET signing = zeroblob(length(signing)) WHERE id = ?`, id); err != nil {
+		return err
+	}
+	if err := tx.exec(`UPDATE user_keys SET signing = NULL, retired = ? WHERE id = ?`, now.UnixMilli(), id); err != nil {
+		return err
+	}
+	return v.attestKey(tx, LeafKeyRetired, u.ID, u.payload(), now)
+}
+
+const userColumns = `id, address, number, signet, made, retired, destroyed`
+
+func scanUser(s scanner) (UserKey, error) {
+	var u UserKey
+	var id []byte
+	var made, retired, destroyed int64
+	if err := s.Scan(&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed); err != nil {
+		return UserKey{}, err
+	}
+	u.ID, u.Made, u.Retired, u.Destroyed = toID(id), timeOf(made), timeOf(retired), timeOf(destroyed)
+	return u, nil
+}
+
+// UserKeys returns the generations of an address, oldest first; none is no error.
+func (v *Vault) UserKeys(ctx context.Context, address string) ([]UserKey, error) {
+	var list []UserKey
+	err := v.queryRows(ctx, `SELECT `+userColumns+` FROM user_keys WHERE address = ? ORDER BY number`, []any{address}, func(s scanner) error {
+		u, err := scanUser(s)
+		list = append(list, u)
+		return err
+	})
+	return list, err
+}
+
+// Users returns at most n addresses after the one given, in order, with their current generation.
+func (v *Vault) Users(ctx context.Context, after string, n int) ([]UserKey, error) {
+	var list []UserKey
+	err := v.queryRows(ctx, `SELECT `+userColumns+` FROM user_keys WHERE retired = 0 AND address > ? ORDER BY address LIMIT ?`,
+		[]any{after, n}, func(s scanner) error {
+			u, err := scanUser(s)
+			list = append(list, u)
+			return err
+		})
+	return list, err
+}
+
+// UserSigning opens the signing key of an address's current generation; ErrNotFound unless that is number. The caller
+// destroys it.
+func (v *Vault) UserSigning(ctx context.Context, address string, number int) (key.Signing, error) {
+	u := UserKey{Address: address, Number: number}
+	var id, wrap []byte
+	err := v.queryRow(ctx, `SELECT id, signing FROM user_keys WHERE address = ? AND number = ? AND retired = 0`,
+		[]any{address, number}, &id, &wrap)
+	if err != nil {
+		return key.Signing{}, err
+	}
+	u.ID = toID(id)
+	k, err := openSigning(v.signing, wrap, u.label())
+	if err != nil {
+		return key.Signing{}, fmt.Errorf("signing key %v: %w", u.ID, err)
+	}
+	return k, nil
+}
+
+// UserEncryption opens the encryption key of a generation; ErrDestroyed when it has gone. The caller destroys it.
+func (v *Vault) UserEncryption(ctx context.Context, address string, number int) (key.Encryption, error) {
+	var id, sealed, wrap []byte
+	var destroyed int64
+	err := v.queryRow(ctx, `SELECT k.id, k.encryption, k.destroyed, w.wrap FROM user_keys k
+		LEFT JOIN wraps w ON w.owner = k.id AND w.purpose = ? AND w.n = 0 WHERE k.address = ? AND k.number = ?`,
+		[]any{WrapHost, address, number}, &id, &sealed, &destroyed, &wrap)
+	if err != nil {
+		return key.Encryption{}, err
+	}
+	if destroyed != 0 {
+		return key.Encryption{}, ErrDestroyed
+	}
+	s, err := v.host.Unwrap(wrap, keyLabel(toID(id)))
+	if err != nil {
+		return key.Encryption{}, fmt.Errorf("encryption key %v: %w", toID(id), err)
+	}
+	defer s.Destroy()
+	scalar, err := OpenOctets(s, PartKey, id, sealed)
+	if err != nil {
+		return key.Encryption{}, fmt.Errorf("encryption key %v: %w", toID(id), err)
+	}
+	defer clear(scalar)
+	return encryptionOf(scalar)
+}
+
+// destroyBatch is how many keys one commit destroys.
+const destroyBatch = 100
+
+// DestroyUserKeys destroys the encryption keys of the generations that were retired before a moment, and returns how
+// many. Wraps that escrow holds stay, and with them the sealed key; without one nothing that opens mail is left in the
+// database, nor in its write-ahead log.
+func (v *Vault) DestroyUserKeys(ctx context.Context, retiredBefore, now time.Time) (int, error) {
+	total := 0
+	for {
+		n := 0
+		err := v.update(ctx, func(tx *Tx) error {
+			var err error
+			n, err = v.destroySome(tx, retiredBefore, now)
+			return err
+		})
+		if err != nil {
+			return total, err
+		}
+		total += n
+		if n < destroyBatch {
+			break
+		}
+	}
+	if total == 0 {
+		return 0, nil
+	}
+	return total, v.Scrub(ctx)
+}
+
+func (v *Vault) destroySome(tx *Tx, retiredBefore, now time.Time) (int, error) {
+	var list []UserKey
+	err := tx.queryRows(`SELECT `+userColumns+` FROM user_keys WHERE retired > 0 AND retired < ? AND destroyed = 0
+		ORDER BY retired LIMIT ?`, []any{retiredBefore.UnixMilli(), destroyBatch}, func(s scanner) error {
+		u, err := scanUser(s)
+		list = append(list, u)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, u := range list {
+		if err := tx.dropWrap(u.ID, WrapHost); err != nil {
+			return 0, err
+		}
+		var others int
+		if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ?`, []any{u.ID[:]}, &others); err != nil {
+			return 0, err
+		}
+		if others == 0 {
+			if err := tx.exec(`UPDATE user_keys SET encryption = zeroblob(length(encryption)) WHERE id = ?`, u.ID[:]); err != nil {
+				return 0, err
+			}
+			if err := tx.exec(`UPDATE user_keys SET encryption = NULL WHERE id = ?`, u.ID[:]); err != nil {
+				return 0, err
+			}
+		}
+		if err := tx.exec(`UPDATE user_keys SET destroyed = ? WHERE id = ?`, now.UnixMilli(), u.ID[:]); err != nil {
+			return 0, err
+		}
+		if err := v.attestKey(tx, LeafKeyDestroyed, u.ID, u.payload(), now); err != nil {
+			return 0, err
+		}
+	}
+	return len(list), nil
+}
+
+// dropWrap overwrites and deletes the wraps of a purpose.
+func (tx *Tx) dropWrap(owner ID, p Purpose) error {
+	if err := tx.exec(`UPDATE wraps SET wrap = zeroblob(length(wrap)) WHERE owner = ? AND purpose = ?`, owner[:], p); err != nil {
+		return err
+	}
+	return tx.exec(`DELETE FROM wraps WHERE owner = ? AND purpose = ?`, owner[:], p)
+}
+
+// Scrub brings the write-ahead log into the database and empties it, so that what was overwritten is in neither.
+func (v *Vault) Scrub(ctx context.Context) error { return v.write.checkpoint(ctx) }
