@@ -46,7 +46,7 @@ type Pin struct {
 
 // A Doubt is an entry that stands beside the pins of an address.
 type Doubt struct {
-	Subject []byte // at most 64 octets, random-looking such as a fingerprint: it is kept as it is
+	Subject []byte
 	Since   time.Time
 }
 
@@ -85,17 +85,22 @@ func (v *Vault) Pins(ctx context.Context, address string) ([]Pin, *Doubt, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	d := Doubt{}
+	var sealed []byte
 	var since int64
-	err = v.queryRow(ctx, `SELECT subject, since FROM doubts WHERE token = ?`, []any{token}, &d.Subject, &since)
+	err = v.queryRow(ctx, `SELECT subject, since FROM doubts WHERE token = ?`, []any{token}, &sealed, &since)
 	if errors.Is(err, ErrNotFound) {
 		return pins, nil, nil
 	} else if err != nil {
 		return nil, nil, err
 	}
-	d.Since = timeOf(since)
-	return pins, &d, nil
+	subject, err := OpenOctets(k, PartPin, doubtContext(token), sealed)
+	if err != nil {
+		return nil, nil, fmt.Errorf("doubt: %w", err)
+	}
+	return pins, &Doubt{Subject: subject, Since: timeOf(since)}, nil
 }
+
+func doubtContext(token []byte) []byte { return Label(string(token), "doubt") }
 
 func pinContext(token []byte, number int) []byte { return Label(string(token), fmt.Sprint(number)) }
 
@@ -139,29 +144,33 @@ func (v *Vault) SetPinChecked(ctx context.Context, address string, at time.Time)
 
 // SetDoubt replaces the doubt about an address and returns the one that stands: the older one, when it is about the same.
 func (v *Vault) SetDoubt(ctx context.Context, address string, d Doubt) (Doubt, error) {
-	if len(d.Subject) > 64 {
-		return Doubt{}, errors.New("vault: a doubt's subject has at most 64 octets")
-	}
 	token, k, err := v.pinToken(ctx, address)
 	if err != nil {
 		return Doubt{}, err
 	}
-	k.Destroy()
+	defer k.Destroy()
 	stands := d
 	err = v.update(ctx, func(tx *Tx) error {
 		stands = d
-		var subject []byte
+		var sealed []byte
 		var since int64
-		err := tx.queryRow(`SELECT subject, since FROM doubts WHERE token = ?`, []any{token}, &subject, &since)
-		if err == nil && string(subject) == string(d.Subject) {
-			stands.Since = timeOf(since)
-			return nil
-		}
+		err := tx.queryRow(`SELECT subject, since FROM doubts WHERE token = ?`, []any{token}, &sealed, &since)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
+		if err == nil {
+			subject, err := OpenOctets(k, PartPin, doubtContext(token), sealed)
+			if err != nil {
+				return fmt.Errorf("doubt: %w", err)
+			}
+			if string(subject) == string(d.Subject) {
+				stands.Since = timeOf(since)
+				return nil
+			}
+		}
+		sealed = SealOctets(k, PartPin, doubtContext(token), d.Subject)
 		return tx.exec(`INSERT INTO doubts (token, subject, since) VALUES (?, ?, ?)
-			ON CONFLICT (token) DO UPDATE SET subject = excluded.subject, since = excluded.since`, token, d.Subject, d.Since.UnixMilli())
+			ON CONFLICT (token) DO UPDATE SET subject = excluded.subject, since = excluded.since`, token, sealed, d.Since.UnixMilli())
 	})
 	return stands, err
 }

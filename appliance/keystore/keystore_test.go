@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -84,5 +85,40 @@ func TestKeys(t *testing.T) {
 	g, err := k.Generations(ctx, alice)
 	if err != nil || len(g) != 2 || g[0].Current() || !g[1].Current() || !g[0].Destroyed.Equal(made.AddDate(1, 0, 0)) {
 		t.Errorf("%+v, %v", g, err)
+	}
+}
+
+func TestPins(t *testing.T) {
+	ctx := t.Context()
+	p := keystore.Pins{Vault: newVault(t)}
+	const bob = "bob@peer.example"
+	pin := trustful.Pin{Signet: []byte("signet"), How: trustful.Custody, Accepted: made, Checked: made}
+	pin.Crypto[0], pin.Full[0], pin.ID[63] = 1, 2, 3
+	doubt := trustful.Doubt{Since: made}
+	doubt.Crypto[5] = 4
+	if d, err := p.SetDoubt(ctx, bob, doubt); err != nil || d != doubt {
+		t.Errorf("%v, %v", d, err)
+	}
+	again := doubt
+	again.Since = made.Add(time.Hour)
+	if d, err := p.SetDoubt(ctx, bob, again); err != nil || d != doubt {
+		t.Errorf("the same doubt later: %v, %v", d, err)
+	}
+	if _, d, err := p.Pins(ctx, bob); err != nil || d == nil || *d != doubt {
+		t.Errorf("%v, %v", d, err)
+	}
+	if err := p.AddPins(ctx, bob, 0, []trustful.Pin{pin}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.AddPins(ctx, bob, 0, []trustful.Pin{pin}); !errors.Is(err, trustful.ErrConflict) {
+		t.Errorf("on an old count: %v", err)
+	}
+	pin.Checked = made.Add(time.Hour)
+	if err := p.Checked(ctx, bob, pin.Checked); err != nil {
+		t.Fatal(err)
+	}
+	got, d, err := p.Pins(ctx, bob)
+	if err != nil || d != nil || len(got) != 1 || !reflect.DeepEqual(got[0], pin) {
+		t.Errorf("%+v, %v, %v", got, d, err)
 	}
 }
