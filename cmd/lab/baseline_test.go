@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"dimegate/internal/testmail"
 	"dimegate/internal/testpeer"
 )
 
@@ -21,9 +22,9 @@ func newLab(t *testing.T) *Lab {
 }
 
 // everyMessage is the corpus and our own awkward mail.
-func everyMessage(t *testing.T) []testpeer.Message {
+func everyMessage(t *testing.T) []testmail.Message {
 	t.Helper()
-	return append(testpeer.Corpus(t), testpeer.OwnMessages(t)...)
+	return append(testmail.Corpus(t), testmail.Ours(t)...)
 }
 
 // An arrival is what lies in a mailbox: what the hosts on the way put on top, and the message below.
@@ -35,7 +36,7 @@ type arrival struct {
 // exchange sends every message from one organisation to the other, each to a mailbox of its own, and reads them there.
 // label is "" for the line through the gateways or direct for the one without. The result has the messages' order; one
 // that the first mail server refused is nil, as refused says.
-func exchange(t *testing.T, l *Lab, from *Org, label string, all []testpeer.Message) (got []*arrival, refused map[string]error) {
+func exchange(t *testing.T, l *Lab, from *Org, label string, all []testmail.Message) (got []*arrival, refused map[string]error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
 	defer cancel()

@@ -40,14 +40,6 @@ func Require(t testing.TB, peers ...string) {
 	}
 }
 
-// RequireFile is Require for a file or folder that is not part of the repository.
-func RequireFile(t testing.TB, path, what string) {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		missing(t, fmt.Errorf("%s is not at %s", what, path))
-	}
-}
-
 func missing(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
