@@ -1,0 +1,97 @@
+package keystore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"dimegate/dmtp/key"
+	"dimegate/dmtp/signet"
+	"dimegate/trustful"
+	"dimegate/vault"
+)
+
+// An Organization is a trustful.Organization on a vault: it signs for the domains whose keys are there.
+type Organization struct {
+	Vault *vault.Vault
+}
+
+var _ trustful.Organization = Organization{}
+
+// Signets returns the organisational signets of a domain, oldest first.
+func (o Organization) Signets(ctx context.Context, domain string) ([]*signet.Signet, error) {
+	list, err := o.Vault.OrgSignets(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, trustful.ErrNotOurs
+	}
+	all := make([]*signet.Signet, len(list))
+	for i, b := range list {
+		if all[i], err = signet.Parse(b); err != nil {
+			return nil, fmt.Errorf("signet %d of %s in the vault: %w", i+1, domain, err)
+		}
+	}
+	return all, nil
+}
+
+// SignRequest signs a user's request with the domain's secondary key, where it has one that may, else with its primary.
+func (o Organization) SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	all, err := o.Signets(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	signers := all[len(all)-1].Signers(signet.SignSignets)
+	secondary, err := o.Vault.OrgSigning(ctx, domain, vault.SecondaryKey)
+	switch {
+	case err == nil && slices.Contains(signers, secondary.Public()):
+		defer secondary.Destroy()
+		return signet.SignRequest(request, secondary, d)
+	case err == nil: // made, and not in the signet yet
+		secondary.Destroy()
+	case !errors.Is(err, vault.ErrNotFound):
+		return nil, err
+	}
+	primary, err := o.Vault.OrgSigning(ctx, domain, vault.PrimaryKey)
+	if err != nil {
+		return nil, err
+	}
+	defer primary.Destroy()
+	return signet.SignRequest(request, primary, d)
+}
+
+// CreateOrganization makes the keys of a domain and its signet, in ID form, and keeps them; vault.ErrExists when it has
+// some. The secondary key signs users' signets alone: messages are signed with the primary, since libdime takes no other
+// there. Name is for people.
+func CreateOrganization(ctx context.Context, v *vault.Vault, domain, name string, now time.Time) (*signet.Signet, error) {
+	pair, err := key.GeneratePair(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	defer pair.Destroy()
+	secondary, err := key.GenerateSigning(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	defer secondary.Destroy()
+	fields := trustful.Advertised(signet.Org)
+	if name != "" {
+		fields = append(fields, signet.Field{ID: signet.FieldName, Value: []byte(name)})
+	}
+	made, err := signet.NewOrg(pair, signet.Details{
+		Name:      domain,
+		Secondary: []signet.SecondaryKey{{Permissions: signet.SignSignets, Key: secondary.Public()}},
+		Fields:    fields,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := made.VerifyOrg([]key.SigningPublic{pair.Signing.Public()}); err != nil {
+		return nil, fmt.Errorf("the signet of %s: %w", domain, err)
+	}
+	return made, v.CreateOrg(ctx, domain, vault.OrgKeys{Primary: pair.Signing, Secondary: secondary, Encryption: pair.Encryption}, made.Bytes(), now)
+}
