@@ -1,0 +1,149 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"dimegate/appliance/config"
+	"dimegate/dmtp/key"
+	"dimegate/dmtp/message"
+	"dimegate/dmtp/signet"
+	"dimegate/trustful"
+	"dimegate/vault"
+)
+
+// organizations are the agents of the configured domains: they hold the organisations' keys, sign users' signets and
+// outgoing messages, and open the destination chunks of incoming ones. Read-only after open, so safe for concurrent use.
+type organizations map[string]*organization
+
+// An organization is one domain of ours with its keys, opened.
+type organization struct {
+	domain     string
+	config     config.Organization
+	signets    []*signet.Signet // every one published, oldest first; the last is the current one
+	primary    key.Signing
+	secondary  key.Signing // zero: the primary signs users too
+	encryption []key.Encryption
+}
+
+// openOrganizations opens the keys of every configured domain. The error names the domain and the remedy.
+func openOrganizations(ctx context.Context, v *vault.Vault, c *config.Config) (organizations, error) {
+	all := organizations{}
+	for _, o := range c.Organizations {
+		for _, domain := range o.Domains {
+			org, err := openOrganization(ctx, v, domain)
+			if err != nil {
+				all.destroy()
+				return nil, fmt.Errorf("keys of %s: %w: make them with \"gateway init --domain %s\"", domain, err, domain)
+			}
+			org.config = o
+			all[domain] = org
+		}
+	}
+	return all, nil
+}
+
+func openOrganization(ctx context.Context, v *vault.Vault, domain string) (*organization, error) {
+	published, err := v.OrgSignets(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	if len(published) == 0 {
+		return nil, vault.ErrNotFound
+	}
+	org := &organization{domain: domain}
+	for _, b := range published {
+		s, err := signet.Parse(b)
+		if err != nil {
+			return nil, fmt.Errorf("organisational signet: %w", err)
+		}
+		org.signets = append(org.signets, s)
+	}
+	if org.primary, err = v.OrgSigning(ctx, domain, vault.PrimaryKey); err != nil {
+		return nil, err
+	}
+	if org.encryption, err = v.OrgEncryption(ctx, domain); err != nil {
+		return nil, err
+	}
+	if len(org.current().SecondaryKeys()) > 0 {
+		if org.secondary, err = v.OrgSigning(ctx, domain, vault.SecondaryKey); err != nil {
+			return nil, err
+		}
+	}
+	if org.current().SigningKey() != org.primary.Public() {
+		return nil, fmt.Errorf("%w: the primary key is not that of the current signet", vault.ErrCorrupt)
+	}
+	return org, nil
+}
+
+func (all organizations) destroy() {
+	for _, o := range all {
+		o.primary.Destroy()
+		if !o.secondary.IsZero() {
+			o.secondary.Destroy()
+		}
+		for _, e := range o.encryption {
+			e.Destroy()
+		}
+	}
+}
+
+func (o *organization) current() *signet.Signet { return o.signets[len(o.signets)-1] }
+
+// get returns the organisation of a domain of ours, which is in lower case, or trustful.ErrNotOurs.
+func (all organizations) get(domain string) (*organization, error) {
+	o, ok := all[domain]
+	if !ok {
+		return nil, trustful.ErrNotOurs
+	}
+	return o, nil
+}
+
+// Signets is the published chain of a domain; see trustful.Organization.
+func (all organizations) Signets(_ context.Context, domain string) ([]*signet.Signet, error) {
+	o, err := all.get(domain)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(o.signets), nil
+}
+
+// SignRequest signs a user's request with the secondary key, or with the primary where there is none that may.
+func (all organizations) SignRequest(_ context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	o, err := all.get(domain)
+	if err != nil {
+		return nil, err
+	}
+	signing := o.primary
+	if !o.secondary.IsZero() && slices.Contains(o.current().Signers(signet.SignSignets), o.secondary.Public()) {
+		signing = o.secondary
+	}
+	return signet.SignRequest(request, signing, d)
+}
+
+// Sign signs m as its origin, after the checks that an origin owes its author: the message names this author, his signet
+// and the domain it goes to, and his signatures hold. The POK signs: libdime accepts no other key here (dmime.md §7.5).
+func (all organizations) Sign(_ context.Context, m *message.Message, author, destination message.Party, domain string) (*message.Message, error) {
+	o, err := all.get(domain)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := m.Open(message.Origin, o.encryption[0])
+	if err != nil {
+		return nil, err
+	}
+	err = opened.Verify(message.Parties{Author: author, Origin: message.Party{Name: domain, Signet: o.current()}, Destination: destination})
+	if err != nil {
+		return nil, err
+	}
+	return opened.SignOrigin(o.primary)
+}
+
+// EncryptionKeys are the keys that open a domain's destination chunks, the current one first; none for others' domains.
+func (all organizations) EncryptionKeys(domain string) []key.Encryption {
+	if o, err := all.get(domain); err == nil {
+		return o.encryption
+	}
+	return nil
+}
