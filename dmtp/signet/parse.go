@@ -105,13 +105,8 @@ func sniff(k Kind, body []byte) Dialect {
 		}
 		return -1
 	}
-	if at(0) != FieldSigningKey {
-		return 0
-	}
-	if at(1) == key.SigningSize {
-		return C
-	}
-	if at(1) != key.SigningSize+1 || at(2) != signingKeyFormat {
+	prime := at(1) == key.SigningSize
+	if at(0) != FieldSigningKey || !prime && (at(1) != key.SigningSize+1 || at(2) != signingKeyFormat) {
 		return 0
 	}
 	i, encryption := 2+at(1), FieldEncryptionKey
@@ -124,11 +119,13 @@ func sniff(k Kind, body []byte) Dialect {
 	if at(i) != encryption {
 		return 0
 	}
-	switch at(i + 1) {
-	case 0:
+	switch width := at(i + 1); {
+	case width == 0 && !prime:
 		return A
-	case key.EncryptionPublicSize:
+	case width == key.EncryptionPublicSize && !prime:
 		return B
+	case width == key.EncryptionPublicSize:
+		return C
 	}
 	return 0
 }
