@@ -35,6 +35,7 @@ type stdio struct {
 
 // commands is the whole command line, in the order of the help text.
 var commands = []command{
+	initCommand,
 	configCommand,
 	versionCommand,
 }
