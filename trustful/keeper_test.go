@@ -145,7 +145,7 @@ func TestCrashBeforeCommit(t *testing.T) {
 	if s, err := alpha.keeper.Enrol(t.Context(), "a@alpha.example"); !errors.Is(err, broken) || s != nil {
 		t.Fatalf("%v, %v", s, err)
 	}
-	if _, err := alpha.keeper.Signet(t.Context(), "a@alpha.example", signet.Fingerprint{}); !errors.Is(err, trustful.ErrNoUser) {
+	if _, err := alpha.keeper.Chain(t.Context(), "a@alpha.example"); !errors.Is(err, trustful.ErrNoUser) {
 		t.Errorf("published without a commit: %v", err)
 	}
 	alpha.store.fault = nil

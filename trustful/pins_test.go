@@ -60,9 +60,6 @@ func TestKeyChange(t *testing.T) {
 		"rotated thrice, strict": {trustful.Strict, false, false, func(t *testing.T, _, b *side) *signet.Signet {
 			return rotate(t, b, address, 3)
 		}, nil, trustful.Custody, 4},
-		"rotated as often as one reply holds": {trustful.Strict, false, false, func(t *testing.T, a, b *side) *signet.Signet {
-			return rotate(t, b, address, trustful.HistoryLimit-1)
-		}, nil, trustful.Custody, trustful.HistoryLimit},
 		"changed, strict": {trustful.Strict, false, false, func(t *testing.T, _, b *side) *signet.Signet {
 			return stranger(t, b, address)
 		}, held, trustful.FirstUse, 1},

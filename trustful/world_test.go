@@ -143,29 +143,15 @@ type peers struct {
 }
 
 func (p *peers) Author(ctx context.Context, address string, crypto signet.Fingerprint) (*signet.Signet, error) {
-	if p.fault != nil {
-		return nil, p.fault
-	}
-	all, err := p.other.keeper.History(ctx, address, crypto, crypto)
-	if errors.Is(err, trustful.ErrNoUser) {
-		return nil, trustful.ErrNoSignet
-	} else if err != nil {
+	all, err := p.from(ctx, address, signet.Crypto, crypto)
+	if err != nil {
 		return nil, err
 	}
-	if err := all[0].VerifyUser(p.other.org.party().Signet); err != nil {
-		return nil, err
-	}
-	return all[0], nil
+	return all[0], all[0].VerifyUser(p.other.org.party().Signet)
 }
 
 func (p *peers) History(ctx context.Context, address string, from signet.Fingerprint) ([]*signet.Signet, error) {
-	if p.fault != nil {
-		return nil, p.fault
-	}
-	all, err := p.other.keeper.History(ctx, address, from, signet.Fingerprint{})
-	if errors.Is(err, trustful.ErrNoUser) {
-		err = trustful.ErrNoSignet
-	}
+	all, err := p.from(ctx, address, signet.Full, from)
 	if p.forge != nil {
 		all = p.forge(all)
 	}
@@ -176,8 +162,25 @@ func (p *peers) Current(ctx context.Context, address string, full signet.Fingerp
 	if p.current != nil {
 		return p.current()
 	}
-	current, _, err := p.other.keeper.Verify(ctx, address, full)
-	return current, err
+	all, err := p.from(ctx, address, signet.Full, full)
+	return len(all) == 1, err
+}
+
+// from returns the other side's chain from a fingerprint on.
+func (p *peers) from(ctx context.Context, address string, form signet.Form, fp signet.Fingerprint) ([]*signet.Signet, error) {
+	if p.fault != nil {
+		return nil, p.fault
+	}
+	all, err := p.other.keeper.Chain(ctx, address)
+	if err != nil && !errors.Is(err, trustful.ErrNoUser) {
+		return nil, err
+	}
+	for i, s := range all {
+		if own, err := s.Fingerprint(form); err == nil && own == fp {
+			return all[i:], nil
+		}
+	}
+	return nil, trustful.ErrNoSignet
 }
 
 // to is mail from an author to a user of the other side.
@@ -206,7 +209,7 @@ func handOver(t testing.TB, from *side, o trustful.Outgoing, m *message.Message)
 	if err != nil {
 		t.Fatal(err)
 	}
-	author, err := from.keeper.Signet(t.Context(), chunk.Author, chunk.AuthorSignet)
+	author, err := from.keeper.Current(t.Context(), chunk.Author)
 	if err != nil {
 		t.Fatal(err)
 	}

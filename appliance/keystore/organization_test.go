@@ -123,7 +123,7 @@ func TestRotationInVault(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	chain, err := k.History(ctx, "a@x.example", signet.Fingerprint{}, signet.Fingerprint{})
+	chain, err := k.Chain(ctx, "a@x.example")
 	if err != nil || len(chain) != 4 {
 		t.Fatalf("%d signets, %v", len(chain), err)
 	}
