@@ -137,13 +137,11 @@ const maxPeerChain = 64 << 10
 type CertificateJudge struct {
 	Roots *x509.CertPool         // nil: the system's
 	CRLs  []*x509.RevocationList // signatures are checked against each issuer when used
-	// Pinned tells whether an administrator pinned the certificate, by SHA-256 of its DER, for the domain. Nil: none.
-	Pinned func(domain string, certificate [32]byte) bool
 }
 
 // Examine collects the facts about the chain that host presented, with the status it stapled. The first certificate is
-// the host's. matches tells whether the record's tls values sign it.
-func (j *CertificateJudge) Examine(domain, host string, chain []*x509.Certificate, staple []byte, matches func(der []byte) TLSMatch, now time.Time) (CertificateFacts, error) {
+// the host's. matches tells whether the record's tls values sign it. Record, Strict and Pinned are for the caller to add.
+func (j *CertificateJudge) Examine(host string, chain []*x509.Certificate, staple []byte, matches func(der []byte) TLSMatch, now time.Time) (CertificateFacts, error) {
 	if len(chain) == 0 {
 		return CertificateFacts{}, errors.New("no certificate")
 	}
@@ -161,7 +159,6 @@ func (j *CertificateJudge) Examine(domain, host string, chain []*x509.Certificat
 		SelfSigned: bytes.Equal(leaf.RawIssuer, leaf.RawSubject),
 		NameOK:     leaf.VerifyHostname(host) == nil,
 		Expired:    now.Before(leaf.NotBefore) || now.After(leaf.NotAfter),
-		Pinned:     j.Pinned != nil && j.Pinned(domain, sha256.Sum256(leaf.Raw)),
 	}
 	chains, err := leaf.Verify(x509.VerifyOptions{Roots: j.Roots, Intermediates: pool, CurrentTime: now})
 	f.ChainOK = err == nil

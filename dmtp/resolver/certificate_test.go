@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
@@ -257,25 +256,14 @@ func TestExamine(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			j := &CertificateJudge{Roots: ca.pool(), CRLs: tt.crls}
-			got, err := j.Examine("alpha.test", tt.host, tt.chain, tt.staple, func([]byte) TLSMatch { return TLSMatches }, now)
+			got, err := j.Examine(tt.host, tt.chain, tt.staple, func([]byte) TLSMatch { return TLSMatches }, now)
 			if err != nil || got != tt.want {
 				t.Errorf("%+v, %v; want %+v", got, err, tt.want)
 			}
 		})
 	}
-	t.Run("pinned", func(t *testing.T) {
-		j := &CertificateJudge{Roots: ca.pool(), Pinned: func(domain string, c [32]byte) bool {
-			return domain == "alpha.test" && c == sha256.Sum256(leaf.Raw)
-		}}
-		for domain, want := range map[string]bool{"alpha.test": true, "bravo.test": false} {
-			f, err := j.Examine(domain, "dx.alpha.test", []*x509.Certificate{leaf}, nil, func([]byte) TLSMatch { return TLSAbsent }, now)
-			if err != nil || f.Pinned != want || f.TLS != TLSAbsent {
-				t.Errorf("%s: %+v, %v", domain, f, err)
-			}
-		}
-	})
 	t.Run("no certificate", func(t *testing.T) {
-		if _, err := new(CertificateJudge).Examine("a.test", "a.test", nil, nil, nil, now); err == nil {
+		if _, err := new(CertificateJudge).Examine("a.test", nil, nil, nil, now); err == nil {
 			t.Error("examined nothing")
 		}
 	})
