@@ -128,7 +128,7 @@ func newCA(t testing.TB, name string) *testCA {
 	t.Helper()
 	ca := &testCA{key: newKey(t)}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(1000 * time.Hour), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(forever), KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
 	ca.cert = sign(t, template, template, ca.key.Public(), ca.key)
 	return ca
 }
@@ -143,7 +143,7 @@ func (ca *testCA) pool() *x509.CertPool {
 func (ca *testCA) issue(t testing.TB, key crypto.Signer, host string, change func(*x509.Certificate)) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(forever), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	if change != nil {
 		change(template)
 	}
@@ -154,7 +154,7 @@ func (ca *testCA) issue(t testing.TB, key crypto.Signer, host string, change fun
 func selfIssue(t testing.TB, key crypto.Signer, host string) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * time.Hour)}
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(forever)}
 	return sign(t, template, template, key.Public(), key)
 }
 

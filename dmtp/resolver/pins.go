@@ -173,7 +173,7 @@ func (p *Pin) accepted(d *Domain, how string, now time.Time) {
 		pin.Trusted, pin.How = true, how
 	}
 	id := fingerprint(d.Signet, signet.ID)
-	if !p.knows(id) {
+	if !p.knows(id) && !d.Weak {
 		p.Orgs = append(p.Orgs, OrgPin{ID: id, Crypto: fingerprint(d.Signet, signet.Crypto), At: now, How: how})
 		p.Orgs = slices.Delete(p.Orgs, 0, max(0, len(p.Orgs)-maxOrgPins))
 	}
