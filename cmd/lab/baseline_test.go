@@ -38,8 +38,7 @@ type arrival struct {
 // that the first mail server refused is nil, as refused says.
 func exchange(t *testing.T, l *Lab, from *Org, label string, all []testmail.Message) (got []*arrival, refused map[string]error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
-	defer cancel()
+	ctx := limited(t)
 	to := l.Other(from)
 	mailbox := func(i int) string { return fmt.Sprintf("m%d@%s%s", i, label, to.Domain) }
 	c, err := testpeer.DialSMTP(ctx, from.Postfix.Addr)
@@ -77,13 +76,11 @@ func exchange(t *testing.T, l *Lab, from *Org, label string, all []testmail.Mess
 	return got, refused
 }
 
-// TestBaseline says what two stock Postfixes and a Dovecot make of every message, with no gateway between: the measure
-// of TestLine. What they change is told twice, so that nothing hides in "the baseline does it, too": afterPostfix makes
-// the same changes, and changed names every message that has one.
-func TestBaseline(t *testing.T) {
-	all := everyMessage(t)
-	l := newLab(t)
-	got, refused := exchange(t, l, l.Alpha, direct, all)
+// checkBaseline says what two stock Postfixes and a Dovecot make of every message, with no gateway between. What they
+// change is told twice, so that nothing hides in "the baseline does it, too": afterPostfix makes the same changes, and
+// changed names every message that has one.
+func checkBaseline(t *testing.T, all []testmail.Message, got []*arrival, refused map[string]error) {
+	t.Helper()
 	for name, err := range refused {
 		t.Errorf("%s: refused by the baseline: %v", name, err)
 	}
@@ -116,4 +113,19 @@ func difference(got, want []byte) string {
 	}
 	from := max(0, n-20)
 	return fmt.Sprintf("at octet %d of %d: got %.80q, want %.80q", n, len(want), got[from:], want[from:])
+}
+
+// limited is a context for one exchange.
+func limited(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestBaseline(t *testing.T) {
+	all := everyMessage(t)
+	l := newLab(t)
+	got, refused := exchange(t, l, l.Alpha, direct, all)
+	checkBaseline(t, all, got, refused)
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"dimegate/internal/testpeer"
@@ -68,18 +70,25 @@ func NewLab(ctx context.Context, b *testpeer.Bench) (*Lab, error) {
 	if err := l.startNames(ctx); err != nil {
 		return nil, fmt.Errorf("names: %w", err)
 	}
-	for _, o := range l.Orgs() {
-		var err error
-		if o.Store, err = b.Dovecot(ctx, "store."+o.Domain, o.MX); err != nil {
-			return nil, err
-		}
+	err := l.each(func(o *Org) (err error) {
+		o.Store, err = b.Dovecot(ctx, "store."+o.Domain, o.MX)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, o := range l.Orgs() {
-		if err := l.startPostfix(ctx, o); err != nil {
-			return nil, err
-		}
+	return l, l.each(func(o *Org) error { return l.startPostfix(ctx, o) })
+}
+
+// each does the same for both organisations at once.
+func (l *Lab) each(f func(*Org) error) error {
+	var wg sync.WaitGroup
+	errs := make([]error, 2)
+	for i, o := range l.Orgs() {
+		wg.Go(func() { errs[i] = f(o) })
 	}
-	return l, nil
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // startNames serves the signed name space and a validating resolver for it.
@@ -139,4 +148,4 @@ func (l *Lab) startPostfix(ctx context.Context, o *Org) error {
 }
 
 // waitLong bounds how long mail may take from one end to the other.
-const waitLong = 2 * time.Minute
+const waitLong = 5 * time.Minute
