@@ -42,13 +42,8 @@ func TestCreateOrganization(t *testing.T) {
 	}
 }
 
-func newKeeper(t testing.TB, v *vault.Vault) *trustful.Keeper {
-	t.Helper()
-	k, err := trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: v}, Organization: keystore.Organization{Vault: v}, Grace: trustful.MinGrace})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+func newKeeper(v *vault.Vault) (*trustful.Keeper, error) {
+	return trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: v}, Organization: keystore.Organization{Vault: v}, Grace: trustful.MinGrace})
 }
 
 // TestThousandFirstMails: a thousand mailboxes at once, each seen by several sessions, get a thousand keys.
@@ -59,7 +54,10 @@ func TestThousandFirstMails(t *testing.T) {
 		t.Fatal(err)
 	}
 	const users, sessions = 1000, 3
-	k := newKeeper(t, v)
+	k, err := newKeeper(v)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var wg sync.WaitGroup
 	room := make(chan struct{}, 200)
 	began := time.Now()
