@@ -37,6 +37,7 @@ type stdio struct {
 var commands = []command{
 	initCommand,
 	configCommand,
+	keysCommand,
 	versionCommand,
 }
 
