@@ -37,6 +37,8 @@ type stdio struct {
 var commands = []command{
 	initCommand,
 	configCommand,
+	signetCommand,
+	recordCommand,
 	keysCommand,
 	versionCommand,
 }

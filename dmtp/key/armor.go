@@ -46,7 +46,7 @@ type Block struct {
 // Dearmor reads the first block of one of the wanted types. Blanks and empty lines within a block and text outside it are
 // skipped, as the reference does. Its checksum must be there and right; all else is refused: other characters, lines over
 // 76 characters, missing padding, data behind the checksum, an END that names another type. Errors: ErrArmor and ErrCRC,
-// with the line as offset. Memory: not above that of text.
+// which name the line. Memory: not above that of text.
 func Dearmor(text []byte, types ...string) (Block, error) {
 	var block *armorReader
 	n := 0
@@ -70,7 +70,7 @@ func Dearmor(text []byte, types ...string) (Block, error) {
 	if block == nil {
 		return Block{}, syntaxf(ErrArmor, 0, "no BEGIN line of the wanted kind")
 	}
-	return Block{}, syntaxf(ErrArmor, n, "the END line is missing")
+	return Block{}, syntaxf(ErrArmor, 0, "the END line is missing (line %d)", n)
 }
 
 // begins returns the wanted type that line begins a block of, or nothing.
@@ -105,23 +105,23 @@ func (r *armorReader) line(line []byte, n int) error {
 	case len(line) == 0:
 		return nil
 	case r.crc != nil:
-		return syntaxf(ErrArmor, n, "data behind the checksum (line %d)", n)
+		return syntaxf(ErrArmor, 0, "data behind the checksum (line %d)", n)
 	case line[0] == '=':
 		r.text = r.text[:from]
 		return r.checksum(line[1:], n)
 	case len(line) > maxArmorWidth:
-		return syntaxf(ErrArmor, n, "line %d is longer than %d characters", n, maxArmorWidth)
+		return syntaxf(ErrArmor, 0, "line %d is longer than %d characters", n, maxArmorWidth)
 	}
 	return nil
 }
 
 func (r *armorReader) checksum(line []byte, n int) error {
 	if len(line) != 4 {
-		return syntaxf(ErrArmor, n, "the checksum is not four characters (line %d)", n)
+		return syntaxf(ErrArmor, 0, "the checksum is not four characters (line %d)", n)
 	}
 	crc, err := base64.StdEncoding.AppendDecode(nil, line)
 	if err != nil || len(crc) != 3 {
-		return syntaxf(ErrArmor, n, "the checksum is no base64 (line %d)", n)
+		return syntaxf(ErrArmor, 0, "the checksum is no base64 (line %d)", n)
 	}
 	r.crc = crc
 	return nil
@@ -130,19 +130,19 @@ func (r *armorReader) checksum(line []byte, n int) error {
 // end decodes the block at its END line.
 func (r *armorReader) end(n int) (Block, error) {
 	if len(r.text) == 0 {
-		return Block{}, syntaxf(ErrArmor, n, "nothing between BEGIN and END")
+		return Block{}, syntaxf(ErrArmor, 0, "nothing between BEGIN and END (line %d)", n)
 	}
 	b, err := base64.StdEncoding.Strict().AppendDecode(nil, r.text)
 	switch {
 	case err != nil:
 		clear(b)
-		return Block{}, syntaxf(ErrArmor, n, "no base64 with its padding")
+		return Block{}, syntaxf(ErrArmor, 0, "no base64 with its padding before line %d", n)
 	case r.crc == nil:
 		clear(b)
-		return Block{}, syntaxf(ErrCRC, n, "the checksum line is missing")
+		return Block{}, syntaxf(ErrCRC, 0, "the checksum line is missing (line %d)", n)
 	case !bytes.Equal(r.crc, crcOctets(b)):
 		clear(b)
-		return Block{}, syntaxf(ErrCRC, n, "the checksum is wrong: the text was changed or cut")
+		return Block{}, syntaxf(ErrCRC, 0, "the checksum before line %d is wrong", n)
 	}
 	return Block{Type: r.kind, Bytes: b}, nil
 }

@@ -38,7 +38,7 @@ const (
 // A SyntaxError says where octets break a format. It never quotes them.
 type SyntaxError struct {
 	Class  Class
-	Offset int // octets from the start of the object, or the line of an armor
+	Offset int // octets from the start of the object; 0 where it is no certain place
 	Reason string
 }
 
