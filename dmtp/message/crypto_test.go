@@ -228,3 +228,45 @@ func TestPaddingLimits(t *testing.T) {
 		}
 	}
 }
+
+// FuzzPlain: no plain payload panics, and what is taken from one is a part of it. This is what a hostile author can reach.
+func FuzzPlain(f *testing.F) {
+	chunk4 := OriginChunk{Author: "a@a.example", Destination: "b.example"}
+	for _, data := range [][]byte{chunk4.encode(), someContent().Common, {1}} {
+		for _, flags := range []byte{0, flagAltPadding, flagGzip} {
+			length, octet := padding(flags, len(data), 3)
+			payload := make([]byte, standardHeader, standardHeader+len(data)+length)
+			putUint24(payload[signatureSize:], len(data))
+			payload[signatureSize+3], payload[signatureSize+4] = flags, octet
+			payload = append(append(payload, data...), bytes.Repeat([]byte{octet}, length)...)
+			for _, t := range []Type{TypeOrigin, TypeDestination, TypeCommon, TypeDisplay} {
+				f.Add(byte(t), payload)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, typ byte, payload []byte) {
+		if kinds[typ].form != standard || len(payload) < standardHeader {
+			return // Parse lets no such payload through
+		}
+		p, err := unpad(Type(typ), payload)
+		if err != nil {
+			return
+		}
+		if len(p.data) == 0 || !bytes.Contains(payload[standardHeader:], p.data) {
+			t.Error("data from elsewhere")
+		}
+		if c, err := decodeOrigin(p.data); err == nil && !bytes.Equal(c.encode(), p.data) {
+			t.Errorf("chunk 4 encodes differently: %q", p.data)
+		}
+		if c, err := decodeDestination(p.data); err == nil && !bytes.Equal(c.encode(), p.data) {
+			t.Errorf("chunk 5 encodes differently: %q", p.data)
+		}
+		if checkCommon(p.data) == nil && !bytes.HasSuffix(p.data, []byte("\r\n")) {
+			t.Error("chunk 33 without its last CRLF")
+		}
+		o := &Opened{m: &Message{limits: Limits{Unzipped: 1 << 16}.withDefaults()}}
+		if b, err := o.unzip(Type(typ), p.data); err == nil && (len(b) > 1<<16 || len(b) > 200*len(p.data)) {
+			t.Errorf("%d octets out of %d", len(b), len(p.data))
+		}
+	})
+}
