@@ -17,7 +17,7 @@ import (
 var made = time.Date(2026, 11, 17, 8, 0, 0, 0, time.UTC)
 
 // newVault opens a new vault with both seals.
-func newVault(t *testing.T) *vault.Vault {
+func newVault(t testing.TB) *vault.Vault {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "vault")
 	if err := vault.Create(t.Context(), dir); err != nil {
