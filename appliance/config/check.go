@@ -29,10 +29,14 @@ func (f Fault) Error() string { return f.Key + ": " + f.Reason }
 // Faults is everything that is wrong with a configuration, in the order of the file's tables.
 type Faults []Fault
 
+// Error is one line for one fault, and for several a line that counts them and one for each.
 func (f Faults) Error() string {
-	lines := make([]string, len(f))
+	if len(f) == 1 {
+		return f[0].Error()
+	}
+	lines := []string{fmt.Sprintf("%d faults:", len(f))}
 	for i := range f {
-		lines[i] = f[i].Error()
+		lines = append(lines, "  "+f[i].Error())
 	}
 	return strings.Join(lines, "\n")
 }

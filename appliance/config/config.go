@@ -187,20 +187,23 @@ func Default() *Config {
 	}
 }
 
-// Load reads and decodes a file, resolves it and checks it. The error is a Faults when the file could be decoded, and
+// Load reads and decodes a file, resolves it and checks it. The error wraps a Faults when the file could be decoded, and
 // always names the file. Files that the configuration names are not looked at: see CheckFiles.
 func Load(path string) (*Config, error) {
 	text, err := Read(path)
 	if err != nil {
 		return nil, err
 	}
-	c, _, err := Decode(path, text)
+	c, _, faults, err := decode(path, text)
 	if err != nil {
 		return nil, err
 	}
 	c.Resolve(filepath.Dir(path))
-	if err := c.Check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if more, ok := errors.AsType[Faults](c.Check()); ok {
+		faults = append(faults, more...)
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("%s: %w", path, faults)
 	}
 	return c, nil
 }
@@ -208,23 +211,29 @@ func Load(path string) (*Config, error) {
 // Decode reads a configuration's text over the defaults and says which keys it sets, in full ("submission.listen").
 // The name is for errors. Keys that we do not know are faults.
 func Decode(name string, text []byte) (*Config, []string, error) {
-	c := Default()
+	c, set, faults, err := decode(name, text)
+	if err == nil && len(faults) > 0 {
+		err = fmt.Errorf("%s: %w", name, faults)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return c, set, nil
+}
+
+func decode(name string, text []byte) (c *Config, set []string, unknown Faults, err error) {
+	c = Default()
 	md, err := toml.NewDecoder(bytes.NewReader(text)).Decode(c)
 	if err != nil { // a toml.ParseError says "line 4 (last key …)" in one line
-		return nil, nil, fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
+		return nil, nil, nil, fmt.Errorf("%s: %s", name, strings.TrimPrefix(err.Error(), "toml: "))
 	}
-	var faults Faults
 	for _, k := range md.Undecoded() {
-		faults = append(faults, Fault{k.String(), "unknown key" + suggest(k)})
+		unknown = append(unknown, Fault{k.String(), "unknown key" + suggest(k)})
 	}
-	if faults != nil {
-		return nil, nil, fmt.Errorf("%s: %w", name, faults)
-	}
-	var set []string
 	for _, k := range md.Keys() {
 		set = append(set, k.String())
 	}
-	return c, set, nil
+	return c, set, unknown, nil
 }
 
 // Read reads a configuration file's text.

@@ -102,8 +102,8 @@ func TestLoad(t *testing.T) {
 		"unknown table":   {org + "[smpt]\nx = 1\n", []string{"smpt"}},
 		"wrong type":      {org + "[submission]\nmax_octets = \"many\"\n", []string{"gateway.toml: ", "submission.max_octets", "line 4"}},
 		"syntax":          {org + "[submission\n", []string{"gateway.toml: line 4"}},
-		"every fault at once": {org + "[submission]\ntimeout = \"6s\"\nnetworks = [\"0.0.0.0/0\", \"lan\"]\n[log]\nlevel = \"loud\"\n", []string{
-			"submission.timeout: 6s is under 5m", "submission.networks: 0.0.0.0/0 is the whole world",
+		"every fault at once": {org + "[submission]\nlisen = 1\ntimeout = \"6s\"\nnetworks = [\"0.0.0.0/0\", \"lan\"]\n[log]\nlevel = \"loud\"\n", []string{
+			"gateway.toml: 5 faults:\n  submission.lisen: unknown key", "  submission.timeout: 6s is under 5m", "submission.networks: 0.0.0.0/0 is the whole world",
 			"submission.networks: \"lan\" is neither", "log.level: \"loud\" is not one of: debug, info, warn, error"}},
 		"number for a duration": {org + "[queue]\nlife = 5\n", []string{"queue.life: 5ns is under 1h"}},
 		"bare address":          {org + "[submission]\nnetworks = [\"192.0.2.7\"]\n", nil},
