@@ -53,7 +53,7 @@ type Submission struct {
 	CertificateFile string        `toml:"certificate_file"` // PEM chain for STARTTLS; default tls/ecdsa.crt in the data folder
 	KeyFile         string        `toml:"key_file"`         // PEM, mode 0600; default tls/ecdsa.key in the data folder
 	RequireTLS      bool          `toml:"require_tls"`      // no MAIL before STARTTLS; default false
-	AuthFile        string        `toml:"auth_file"`        // user and password a line, mode 0600; default: no AUTH
+	AuthFile        string        `toml:"auth_file"`        // name:hash a line, mode 0600; default: no AUTH
 	MaxOctets       int64         `toml:"max_octets"`       // a message; default 104857600
 	MaxRecipients   int           `toml:"max_recipients"`   // a message; default 1000, at least 100 (RFC 5321 §4.5.3.1.8)
 	MaxSessions     int           `toml:"max_sessions"`     // at one time; default 200
