@@ -33,7 +33,9 @@ type Options struct {
 	// Owner is set by the gateway itself, not by commands beside it: it takes the folder's lock (ErrLocked), frees the
 	// leases of a process that died, and removes body files that no row names.
 	Owner bool
-	Now   func() time.Time // nil: time.Now. For the age of ids only: what is stored takes its time from the caller
+	// MinFree is how many octets must be free on the folder's file system for a message to be accepted: below it ErrFull.
+	MinFree int64
+	Now     func() time.Time // nil: time.Now. For ids and leases freed at start; what is stored takes its time from the caller
 }
 
 // A Vault is an open storage folder on the embedded engine: SQLite in WAL mode with synchronous=FULL. Writes of concurrent
@@ -42,6 +44,7 @@ type Vault struct {
 	dir     string
 	host    *Root
 	signing *Root
+	minFree int64
 	now     func() time.Time
 	archive ID
 	owner   ID // this opening, in leases
@@ -82,7 +85,7 @@ func Open(ctx context.Context, o Options) (*Vault, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	v := &Vault{dir: o.Dir, host: o.Host, signing: o.Signing, now: o.Now, owner: RandomID(), stmts: map[string]*sql.Stmt{}}
+	v := &Vault{dir: o.Dir, host: o.Host, signing: o.Signing, minFree: o.MinFree, now: o.Now, owner: RandomID(), stmts: map[string]*sql.Stmt{}}
 	path := filepath.Join(o.Dir, dbName)
 	if err := safefile.CheckSecret(o.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no folder %s: run gateway init", ErrNotFound, o.Dir)
@@ -125,7 +128,13 @@ func (v *Vault) start(ctx context.Context, owner bool) error {
 		return fmt.Errorf("%w: archive id", ErrCorrupt)
 	}
 	v.archive = ID(id)
-	return nil
+	if !owner {
+		return nil
+	}
+	if err := v.freeLeases(ctx); err != nil {
+		return err
+	}
+	return v.sweepBodies(ctx)
 }
 
 // Close waits for the commit in work and closes the database. The vault's roots stay the caller's.

@@ -52,6 +52,33 @@ CREATE TABLE pins (
 	token BLOB NOT NULL, number INTEGER NOT NULL, pin BLOB NOT NULL, checked INTEGER NOT NULL,
 	PRIMARY KEY (token, number));
 CREATE TABLE doubts (token BLOB PRIMARY KEY, subject BLOB NOT NULL, since INTEGER NOT NULL);
+
+-- Sealed mail. The body is in the row or, when file is 1, in bodies/<id>. digest is the SHA-512/256 of the sealed body.
+CREATE TABLE records (
+	id BLOB PRIMARY KEY, kind INTEGER NOT NULL, made INTEGER NOT NULL, octets INTEGER NOT NULL, class INTEGER NOT NULL DEFAULT 0,
+	digest BLOB NOT NULL, envelope BLOB NOT NULL, body BLOB, file INTEGER NOT NULL, leaf INTEGER NOT NULL);
+
+-- The outbound queue, one row a recipient. lane is what the row is scheduled with, its domain or another. due moves to the
+-- lease's end with a lease and is far off for what waits for an administrator; owner is who took the lease, lost how many
+-- leases in a row nobody ended. detail is the queue's own. version grows with each change.
+CREATE TABLE queue (
+	id BLOB PRIMARY KEY, record BLOB NOT NULL REFERENCES records (id), domain TEXT NOT NULL, lane TEXT NOT NULL,
+	state INTEGER NOT NULL, due INTEGER NOT NULL, made INTEGER NOT NULL, octets INTEGER NOT NULL,
+	owner BLOB, lost INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 1,
+	detail BLOB NOT NULL, recipient BLOB NOT NULL, trouble BLOB);
+CREATE INDEX queue_due ON queue (lane, due);
+CREATE INDEX queue_record ON queue (record);
+CREATE INDEX queue_owner ON queue (owner) WHERE owner IS NOT NULL;
+-- The message as built for a row: what was sent once is sent again octet for octet.
+CREATE TABLE built (id BLOB PRIMARY KEY REFERENCES queue (id), object BLOB, file INTEGER NOT NULL);
+
+-- Inbound mail: one row a message id and origin, in flight (1), accepted (2) or refused (3).
+CREATE TABLE inbound (
+	origin TEXT NOT NULL, message BLOB NOT NULL, state INTEGER NOT NULL, record BLOB, tries INTEGER NOT NULL,
+	owner BLOB, began INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0,
+	code INTEGER NOT NULL DEFAULT 0, status TEXT NOT NULL DEFAULT '',
+	PRIMARY KEY (origin, message));
+CREATE INDEX inbound_began ON inbound (state, began);
 `,
 }
 

@@ -1,0 +1,169 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// An Info is a queue entry as administrators see it: no address, no words of the other side.
+type Info struct {
+	ID       string     `json:"id"`
+	Record   string     `json:"record"`
+	Domain   string     `json:"domain"`
+	State    string     `json:"state"`
+	Active   bool       `json:"active"` // being delivered now
+	Octets   int64      `json:"octets"`
+	Accepted time.Time  `json:"accepted"`
+	Due      *time.Time `json:"due,omitempty"` // of the next try or notice; nil: when an administrator says so
+	Attempts int        `json:"attempts"`
+	Last     *time.Time `json:"last,omitempty"`
+	Leg      string     `json:"leg,omitempty"`
+	Rule     string     `json:"rule,omitempty"`
+	Class    string     `json:"class,omitempty"`
+	Code     int        `json:"code,omitempty"`
+	Status   string     `json:"status,omitempty"`
+	Host     string     `json:"host,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Held     string     `json:"held,omitempty"`
+	Notice   string     `json:"notice,omitempty"`
+}
+
+func (r Row) info() Info {
+	i := Info{ID: r.ID, Record: r.Record, Domain: r.Domain, State: r.State.String(), Active: r.Leased, Octets: r.Octets, Accepted: r.Made}
+	if !r.Leased && r.Due.Before(Never) {
+		i.Due = &r.Due
+	}
+	d, err := parseDetail(r.Detail)
+	if err != nil {
+		i.Reason = "damaged: cannot be read"
+		return i
+	}
+	i.Attempts, i.Leg, i.Rule, i.Class, i.Code, i.Status, i.Host, i.Reason = d.Attempts, d.Leg, d.Rule, d.Class, d.Code, d.Status, d.Host, d.Reason
+	i.Held, i.Notice = d.Held, d.Notice
+	if !d.Last.IsZero() {
+		i.Last = &d.Last
+	}
+	return i
+}
+
+// List returns at most n entries after the id given, oldest first; those of one domain unless it is empty.
+func (q *Queue) List(ctx context.Context, domain, after string, n int) ([]Info, error) {
+	rows, err := q.store.Rows(ctx, domain, after, n)
+	list := make([]Info, 0, len(rows))
+	for _, r := range rows {
+		list = append(list, r.info())
+	}
+	return list, err
+}
+
+// Show returns one entry: ErrNotFound.
+func (q *Queue) Show(ctx context.Context, id string) (Info, error) {
+	r, err := q.store.Row(ctx, id)
+	if err != nil {
+		return Info{}, err
+	}
+	return r.info(), nil
+}
+
+// Retry has a waiting entry tried at once, whether its destination rests or not.
+func (q *Queue) Retry(ctx context.Context, id string) error {
+	return q.manage(ctx, id, func(a *attempt) (Change, error) {
+		switch a.row.State {
+		case Waiting:
+			return a.change(Waiting, AtOnce), nil
+		case Notice:
+			c := a.change(Notice, AtOnce)
+			c.Lane = noticeLane
+			return c, nil
+		}
+		return Change{}, fmt.Errorf("%w: %v; release it", ErrState, a.row.State)
+	})
+}
+
+// Hold keeps a waiting entry until it is released. It does not expire.
+func (q *Queue) Hold(ctx context.Context, id string) error {
+	return q.manage(ctx, id, func(a *attempt) (Change, error) {
+		if a.row.State != Waiting {
+			return Change{}, fmt.Errorf("%w: %v", ErrState, a.row.State)
+		}
+		a.detail.Held = "administrator"
+		c := a.change(Held, Never)
+		c.Leaves = []Leaf{{HeldBack, fields("held", "administrator")}}
+		return c, nil
+	})
+}
+
+// Release has a held entry tried at once, its faults forgotten.
+func (q *Queue) Release(ctx context.Context, id string) error {
+	return q.manage(ctx, id, func(a *attempt) (Change, error) {
+		if a.row.State != Held {
+			return Change{}, fmt.Errorf("%w: %v", ErrState, a.row.State)
+		}
+		a.detail.Held, a.detail.Fault, a.detail.Faults, a.detail.Protocol = "", "", 0, 0
+		c := a.change(Waiting, AtOnce)
+		c.Leaves = []Leaf{{Released, fields("released")}}
+		return c, nil
+	})
+}
+
+// Fail ends an entry as if it had been refused for good: its sender is told.
+func (q *Queue) Fail(ctx context.Context, id string) error {
+	return q.manage(ctx, id, func(a *attempt) (Change, error) {
+		if a.row.State == Notice {
+			return Change{}, fmt.Errorf("%w: %v", ErrState, a.row.State)
+		}
+		return a.fail("5.7.0", "by an administrator"), nil
+	})
+}
+
+// Drop ends an entry without telling anyone, also one that cannot be read. The log keeps that it was so.
+func (q *Queue) Drop(ctx context.Context, id string) error {
+	drop := func(a *attempt) (Change, error) {
+		return a.remove(Leaf{Dropped, fields("dropped", "administrator")}), nil
+	}
+	err := q.manage(ctx, id, drop)
+	if !errors.Is(err, ErrDamaged) {
+		return err
+	}
+	row, err := q.store.Row(ctx, id)
+	if err != nil {
+		return err
+	}
+	c, err := drop(&attempt{row: row})
+	if err != nil {
+		return err
+	}
+	return q.store.Set(ctx, row, c, q.o.Now())
+}
+
+// manage changes one entry that is not being delivered.
+func (q *Queue) manage(ctx context.Context, id string, f func(*attempt) (Change, error)) error {
+	row, err := q.store.Row(ctx, id)
+	if err != nil {
+		return err
+	}
+	if row.Leased {
+		return fmt.Errorf("%w: %s", ErrBusy, id)
+	}
+	a := &attempt{pass: &pass{Queue: q}, row: row, now: q.o.Now()}
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	defer a.entry.Close()
+	c, err := f(a)
+	if err != nil {
+		return err
+	}
+	if err := a.entry.Change(ctx, c, a.now); err != nil {
+		return err
+	}
+	if !c.Remove {
+		q.mu.Lock()
+		q.lane(c.Lane).dueBy(c.Due)
+		q.mu.Unlock()
+		q.nudge()
+	}
+	return nil
+}
