@@ -15,6 +15,14 @@ type Field struct {
 // Is reports whether f is a field of that name, in any case.
 func (f Field) Is(name string) bool { return f.Name != nil && bytes.EqualFold(f.Name, []byte(name)) }
 
+// HasPrefix reports whether f is a field whose name begins so, in any case.
+func (f Field) HasPrefix(prefix string) bool {
+	return len(f.Name) >= len(prefix) && bytes.EqualFold(f.Name[:len(prefix)], []byte(prefix))
+}
+
+// Value is the field's body on one line: unfolded, white space around it gone, nothing decoded.
+func (f Field) Value() string { return string(unfold(f.Body)) }
+
 // Fields yields a header block's fields in order. Joined, their Raw is the block: what is no field comes without a Name.
 // Lines end with CRLF; those that begin with a blank or a tab continue the field above. White space before the colon is
 // allowed, as in RFC 5322 §4.5.

@@ -148,7 +148,7 @@ func has(block []byte, name string) bool {
 func withoutMIME(block []byte) []byte {
 	var out []byte
 	for f := range Fields(block) {
-		if !f.Is("MIME-Version") && !(len(f.Name) > 8 && strings.EqualFold(string(f.Name[:8]), "Content-")) {
+		if !f.Is("MIME-Version") && !f.HasPrefix("Content-") {
 			out = append(out, f.Raw...)
 		}
 	}
@@ -164,7 +164,9 @@ func messageID(id [64]byte, other []byte) []byte {
 	return []byte("Message-ID: <" + strings.ToLower(name) + "@dime.invalid>\r\n")
 }
 
-// loneEnds reports a CR or LF that is not part of a CRLF.
+// LoneEnds reports a CR or LF that is not part of a CRLF.
+func LoneEnds(b []byte) bool { return loneEnds(b) }
+
 func loneEnds(b []byte) bool {
 	pairs := bytes.Count(b, crlf)
 	return bytes.Count(b, crlf[:1]) != pairs || bytes.Count(b, crlf[1:]) != pairs

@@ -22,8 +22,8 @@ type Preparation struct {
 
 // A Change is one field that differs from the message as submitted.
 type Change struct {
-	Name   string // canonical
-	Signed bool   // a DKIM or ARC signature of the message covers fields of this name: it no longer verifies
+	Name   string
+	Signed bool // a DKIM or ARC signature of the message covers fields of this name: it no longer verifies
 }
 
 // A Report says what Prepare changed.
@@ -75,6 +75,29 @@ func Prepare(p Preparation, m Message) (Message, Report) {
 	}
 	m.Header = kept
 	return m, s.report
+}
+
+// Without removes the fields that drop says, and tells which. The body is not touched and not copied; nor is the header block
+// when nothing is removed.
+func Without(m Message, drop func(Field) bool) (Message, []Change) {
+	var gone []Change
+	var signed map[string]bool
+	kept := m.Header[:0:0]
+	for f := range Fields(m.Header) {
+		if f.Name == nil || !drop(f) {
+			kept = append(kept, f.Raw...)
+			continue
+		}
+		if gone == nil {
+			signed = signedNames(m.Header)
+		}
+		name := string(f.Name[:min(len(f.Name), maxName)])
+		gone = append(gone, Change{Name: name, Signed: signed[strings.ToLower(name)]})
+	}
+	if gone != nil {
+		m.Header = kept
+	}
+	return m, gone
 }
 
 type preparer struct {

@@ -1,0 +1,60 @@
+package submission
+
+import (
+	"errors"
+
+	"github.com/emersion/go-smtp"
+
+	"dimegate/bridge/smtpwire"
+)
+
+// What an Acceptor can say beside "durable": the reply of each stands in replies.
+var (
+	ErrFull      = errors.New("submission: no room") // disk, queue
+	ErrBusy      = errors.New("submission: too much at one time")
+	ErrStopping  = errors.New("submission: going down")
+	ErrTooLarge  = errors.New("submission: message too large")
+	ErrLoop      = errors.New("submission: this message has been here")
+	ErrPolicy    = errors.New("submission: refused by policy")
+	ErrContent   = errors.New("submission: message cannot be processed")
+	ErrRecipient = errors.New("submission: no such recipient")
+)
+
+// replies is the one place where our errors become the client's words; first match wins. What is not here is 451 4.3.0, the
+// client's to retry: mail is neither lost nor sent unsealed. The class of the enhanced code is the code's.
+var replies = []struct {
+	err            error
+	code           int
+	subject, datum int
+	text           string
+}{
+	{smtpwire.ErrBareEnd, 554, 6, 0, "a CR or LF in the message is no line end (RFC 5321, 2.3.8)"},
+	{smtpwire.ErrLongLine, 554, 6, 0, "a line of the message is longer than 1 MiB"},
+	{smtpwire.ErrTooLarge, 552, 3, 4, "message too large"},
+	{ErrTooLarge, 552, 3, 4, "message too large"},
+	{ErrFull, 452, 3, 1, "insufficient system storage"},
+	{ErrBusy, 451, 3, 2, "busy, try again later"},
+	{ErrStopping, 451, 3, 2, "shutting down, try again later"},
+	{errStopping, 451, 3, 2, "shutting down, try again later"},
+	{ErrLoop, 554, 4, 6, "this message has been here: a loop"},
+	{ErrPolicy, 550, 7, 1, "refused by policy"},
+	{ErrContent, 554, 6, 0, "the message cannot be processed"},
+	{ErrRecipient, 550, 1, 1, "no such recipient"},
+}
+
+// replyFor finds the reply to an error; nil for nil.
+func replyFor(err error) *smtp.SMTPError {
+	if err == nil {
+		return nil
+	}
+	for _, r := range replies {
+		if errors.Is(err, r.err) {
+			return reply(r.code, r.subject, r.datum, r.text)
+		}
+	}
+	return reply(451, 3, 0, "local error, try again later")
+}
+
+func reply(code, subject, datum int, text string) *smtp.SMTPError {
+	return &smtp.SMTPError{Code: code, EnhancedCode: smtp.EnhancedCode{code / 100, subject, datum}, Message: text}
+}

@@ -1,0 +1,174 @@
+// Package submission is the SMTP server that the organisation's own mail server sends to. It relays for listed networks and
+// for users with a password, takes only senders of our domains, and says 250 when the Acceptor says that the message is
+// durable.
+//
+// The engine is go-smtp behind a smtpwire.Guard: see there for what neither may get wrong.
+package submission
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// An Acceptor takes one message: it reads body to its end, and returns nil when the message is durable. What is read when
+// body fails must be thrown away, and Accept must fail. Its errors become replies by the table in replies.go.
+type Acceptor interface {
+	Accept(ctx context.Context, env Envelope, body io.Reader) error
+}
+
+// An Envelope is one message's, without its octets. Addresses are as RFC 5321 writes them, the domain in lower case.
+type Envelope struct {
+	ID      string // ours, in the Received field and the reply
+	From    string // reverse-path; "" is the null one
+	Foreign bool   // From is of none of our domains: to be authored by the forwarder's role key
+	To      []Recipient
+	UTF8    bool   // SMTPUTF8 was asked for
+	Body    string // BODY=, "" when it was not said
+	Size    int64  // SIZE=, 0 when it was not said
+	Ret     string // RFC 3461: "FULL", "HDRS" or ""
+	EnvID   string // RFC 3461, decoded
+
+	// Trace is the number of octets at the start of the body that are our Received field. Behind them the message is as
+	// it was received.
+	Trace int
+
+	Client   netip.AddrPort
+	Hello    string // as the client introduced itself; untrusted
+	TLS      uint16 // version, 0 for none
+	User     string // who authenticated, "" for nobody
+	Received time.Time
+}
+
+// A Recipient is one RCPT.
+type Recipient struct {
+	Address string
+	Notify  []string // RFC 3461: NEVER, or of SUCCESS, FAILURE, DELAY; nil when it was not said
+	Orcpt   string   // RFC 3461, "rfc822;address", decoded; "" when it was not said
+}
+
+// A Config is what one listener allows.
+type Config struct {
+	Name       string                   // our host name
+	Networks   []netip.Prefix           // may send without a password
+	Domains    func(domain string) bool // is ours; domain in lower case
+	Forwarding bool                     // take senders of other domains, marked Foreign
+
+	TLS        *tls.Config // nil: no STARTTLS
+	RequireTLS bool        // no MAIL before STARTTLS
+	// TrustCertificate tells whether a client that proved this certificate chain may send as if its network were listed. nil:
+	// none. TLS must ask for and verify client certificates.
+	TrustCertificate func(tls.ConnectionState) bool
+	Users            *Users // nil: no AUTH
+
+	MaxOctets     int64 // a message; default 100 MiB
+	MaxRecipients int   // default 1000
+	MaxSessions   int   // default 200
+	MaxPerClient  int   // sessions of one address; default half of MaxSessions
+	Timeout       time.Duration
+	// Mend are networks whose messages and commands may end lines with CR or LF alone: they are made CRLF. From all others
+	// such messages are refused.
+	Mend []netip.Prefix
+	// Grace is how long sessions may take to finish the message they are in when the server stops; default 30s.
+	Grace time.Duration
+}
+
+// A Server is one submission service. Its configuration holds from New on.
+type Server struct {
+	Config
+	acceptor Acceptor
+	log      *slog.Logger
+	now      func() time.Time
+	hashing  chan struct{} // who may hash a password now
+}
+
+// New makes a Server. It starts nothing: see Serve.
+func New(c Config, a Acceptor, log *slog.Logger) *Server {
+	def := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&c.MaxRecipients, 1000)
+	def(&c.MaxSessions, 200)
+	def(&c.MaxPerClient, max(1, c.MaxSessions/2))
+	if c.MaxOctets <= 0 {
+		c.MaxOctets = 100 << 20
+	}
+	if c.Grace <= 0 {
+		c.Grace = 30 * time.Second
+	}
+	if c.Domains == nil {
+		c.Domains = func(string) bool { return false }
+	}
+	return &Server{Config: c, acceptor: a, log: log, now: time.Now, hashing: make(chan struct{}, 2)}
+}
+
+// Serve takes sessions from ln until ctx ends, and closes it. Then no new session begins, sessions that wait for a command
+// end, and those in a message have Grace. It returns when all have ended: nil after the end of ctx.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	l := newListener(ln, s)
+	engine := s.engine(&backend{server: s, ctx: work})
+
+	stopped := make(chan struct{})
+	unhook := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		l.stop()
+		grace := time.AfterFunc(s.Grace, func() {
+			cancel(errStopping)
+			l.closeAll()
+		})
+		defer grace.Stop()
+		engine.Shutdown(context.WithoutCancel(ctx)) // waits for the sessions
+	})
+	err := engine.Serve(l)
+	if unhook() { // the listener failed by itself
+		l.stop()
+		cancel(errStopping)
+		l.closeAll()
+		engine.Shutdown(context.WithoutCancel(ctx))
+	} else {
+		<-stopped
+		err = nil
+	}
+	return err
+}
+
+var errStopping = errors.New("submission: stopping")
+
+// engine is a go-smtp server for this configuration. TLS, timeouts and line lengths are the guard's.
+func (s *Server) engine(b *backend) *smtp.Server {
+	e := smtp.NewServer(b)
+	e.Domain = s.Name
+	e.ErrorLog = engineLog{s.log}
+	e.MaxMessageBytes = s.MaxOctets
+	e.MaxRecipients = s.MaxRecipients
+	e.MaxLineLength = 0
+	e.EnableSMTPUTF8 = true
+	e.EnableDSN = true
+	e.AllowInsecureAuth = true // sessions offer AUTH over TLS only; go-smtp does not see the guard's TLS
+	return e
+}
+
+// engineLog is go-smtp's log: panics of sessions, failures to accept.
+type engineLog struct{ log *slog.Logger }
+
+func (l engineLog) Printf(format string, v ...any) {
+	if len(v) == 3 { // "panic serving %v: %v\n%s": the panic's value may be anything, the stack is code
+		l.log.Error("smtp session panicked", "peer", v[0], "stack", fmt.Sprintf("%s", v[2]))
+		return
+	}
+	l.log.Warn("smtp server", "event", format)
+}
+
+func (l engineLog) Println(...any) {}
