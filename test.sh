@@ -19,7 +19,7 @@ gcc:gcc gcc:libc6-dev
 postfix:postfix postmap:postfix-lmdb smtp-sink:postfix
 dovecot:dovecot-imapd dovecot:dovecot-lmtpd
 unbound:unbound
-swaks:swaks
+swaks:swaks swaks:libnet-ssleay-perl
 "
 # what a package is for, where its name does not say it
 reason() {
@@ -27,6 +27,7 @@ reason() {
     gcc|libc6-dev) echo "the race detector" ;;
     postfix*) echo "the mail servers at both ends of the line" ;;
     dovecot*) echo "the mailbox at the end of the line" ;;
+    swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
     unbound) echo "the judge of our DNSSEC validation" ;;
     *) echo "end to end" ;;
   esac

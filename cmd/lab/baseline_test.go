@@ -13,7 +13,7 @@ import (
 // newLab starts the two organisations without gateways.
 func newLab(t *testing.T) *Lab {
 	t.Helper()
-	testpeer.Require(t, "postfix", "dovecot", "unbound")
+	testpeer.Require(t, "postfix", "dovecot", "unbound", "swaks")
 	l, err := NewLab(t.Context(), testpeer.New(t))
 	if err != nil {
 		t.Fatal(err)

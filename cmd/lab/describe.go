@@ -3,15 +3,18 @@ package main
 import (
 	"fmt"
 	"io"
+	"text/tabwriter"
 )
 
 // describe prints where everything is and a few lines to try.
 func (l *Lab) describe(w io.Writer) {
-	fmt.Fprintf(w, "resolver %s   folder %s\n", l.Resolver.Addr, l.Dir)
+	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(tw, "resolver\t%s\n", l.Resolver.Addr)
 	for _, o := range l.Orgs() {
-		fmt.Fprintf(w, "%s   Postfix %s   gateway %s   IMAP %s   LMTP %s   log %s\n", o.Domain, o.Postfix.Addr, o.DX, o.Store.IMAP, o.Store.LMTP,
-			o.Postfix.LogFile())
+		fmt.Fprintf(tw, "%s\tPostfix %s\tgateway %s, ports 26, 25 and 2525\tIMAP %s\n", o.Domain, o.Postfix.Addr, o.DX, o.Store.IMAP)
 	}
+	tw.Flush()
+	fmt.Fprintf(w, "Configurations, logs and data: %s\n", l.Dir)
 	fmt.Fprintf(w, `
 Send:  swaks --server %[1]s --from alice@alpha.test --to bob@bravo.test
        (bob@direct.bravo.test goes from one Postfix to the other without gateways)

@@ -126,3 +126,21 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.Process = p
 	return p.Up(ctx, g.org.DX+":26", g.org.DX+":2525")
 }
+
+// StartGateways makes and starts the gateways of both organisations, alpha's first.
+func (l *Lab) StartGateways(ctx context.Context, binary string) ([2]*Gateway, error) {
+	var made [2]*Gateway
+	for i, o := range l.Orgs() {
+		g, err := l.NewGateway(ctx, binary, o)
+		if err != nil {
+			return made, err
+		}
+		made[i] = g
+	}
+	for _, g := range made { // both records are out before one of them is asked for
+		if err := g.Run(ctx); err != nil {
+			return made, err
+		}
+	}
+	return made, nil
+}

@@ -46,6 +46,14 @@ func up(ctx context.Context) (err error) {
 		b.ShowLogs(os.Stderr)
 		return err
 	}
+	binary, err := Build(ctx, b.Dir)
+	if err != nil {
+		return err
+	}
+	if _, err := l.StartGateways(ctx, binary); err != nil {
+		b.ShowLogs(os.Stderr)
+		return err
+	}
 	l.describe(os.Stdout)
 	<-ctx.Done()
 	return nil
