@@ -23,7 +23,6 @@ type Gateway struct {
 	lab    *Lab
 	org    *Org
 	binary string
-	runs   int
 }
 
 // Build compiles the gateway as it is shipped, without cgo, and returns the program's path.
@@ -54,6 +53,7 @@ listen = ["%[4]s:2525"]
 [dmtp]
 listen = ["%[4]s:26"]
 listen_dual = ["%[4]s:25"]
+permit = ["127.0.0.0/8"]
 
 [dns]
 resolvers = [%[5]q]
@@ -116,9 +116,11 @@ func (g *Gateway) Command(ctx context.Context, args ...string) (string, error) {
 	return string(out), err
 }
 
+// LogFile holds what all runs of the gateway have logged.
+func (g *Gateway) LogFile() string { return filepath.Join(g.lab.Dir, "dx."+g.org.Domain+".log") }
+
 // Run starts the gateway, for the first time or again, and waits until it answers.
 func (g *Gateway) Run(ctx context.Context) error {
-	g.runs++
 	p, err := g.lab.Start("dx."+g.org.Domain, g.binary, "run", "--config", g.Config)
 	if err != nil {
 		return err
