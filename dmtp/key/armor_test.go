@@ -189,6 +189,8 @@ func TestArmorRoundTrip(t *testing.T) {
 func FuzzArmor(f *testing.F) {
 	f.Add([]byte(userKeyA))
 	f.Add([]byte(orgKeyA))
+	f.Add(unhex(f, orgKeyC))
+	f.Add(unhex(f, encryptedUserKey))
 	f.Add([]byte("x\n-----BEGIN USER SIGNET-----\r\n AAAA\n\n=AAAA\n-----END USER SIGNET-----"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for _, kind := range []string{key.ArmorUserKey, key.ArmorUserSignet} {
@@ -200,6 +202,9 @@ func FuzzArmor(f *testing.F) {
 			if err != nil || !bytes.Equal(again.Bytes, block.Bytes) {
 				t.Errorf("written and read again: %v", err)
 			}
+		}
+		if file, err := key.OpenFile(text, realm()); err == nil && file.Pair.Signing.IsZero() {
+			t.Error("an encrypted file without keys opens")
 		}
 		if file, err := key.ParseFile(text); err == nil {
 			if again, err := key.ParseFile(file.Bytes()); err != nil || !again.Pair.Equal(file.Pair) {
