@@ -19,6 +19,7 @@ gcc:gcc gcc:libc6-dev
 postfix:postfix postmap:postfix-lmdb smtp-sink:postfix
 dovecot:dovecot-imapd dovecot:dovecot-lmtpd
 unbound:unbound
+nsd:nsd ldns-signzone:ldnsutils
 swaks:swaks swaks:libnet-ssleay-perl
 "
 # what a package is for, where its name does not say it
@@ -28,7 +29,7 @@ reason() {
     postfix*) echo "the mail servers at both ends of the line" ;;
     dovecot*) echo "the mailbox at the end of the line" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
-    unbound) echo "the judge of our DNSSEC validation" ;;
+    unbound|nsd|ldnsutils) echo "the judge of our DNSSEC validation, and its zones" ;;
     *) echo "end to end" ;;
   esac
 }

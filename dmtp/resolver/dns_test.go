@@ -186,6 +186,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// check looks a name up and compares; n is the number of records, -1 for any.
 func check(t *testing.T, w *world, name string, typ uint16, state State, n int, why string) *Answer {
 	t.Helper()
 	a, err := w.dns.Lookup(t.Context(), name, typ)
@@ -193,7 +194,7 @@ func check(t *testing.T, w *world, name string, typ uint16, state State, n int, 
 		if err != nil {
 			t.Fatalf("%v; want %v", err, state)
 		}
-		if a.State != state || len(a.Records) != n {
+		if a.State != state || n >= 0 && len(a.Records) != n {
 			t.Errorf("%v (%s), %d records; want %v, %d", a.State, a.Why, len(a.Records), state, n)
 		}
 		if a.Until.Before(w.now) || len(a.Chain) < 2 || a.Chain[0].What != "anchor" {

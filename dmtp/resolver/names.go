@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"dimegate/dmtp"
 
@@ -17,7 +18,7 @@ var ErrBadName = errors.New("not a domain name or address that can be looked up"
 // NormalDomain returns a mail domain as it is looked up and compared: ASCII lower case, A-labels, no dot at the end.
 func NormalDomain(domain string) (string, error) {
 	d := strings.TrimSuffix(domain, ".")
-	if len(d) > 1024 {
+	if len(d) > 1024 || !utf8.ValidString(d) {
 		return "", ErrBadName
 	}
 	if !isASCII(d) {

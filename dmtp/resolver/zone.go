@@ -31,7 +31,6 @@ type cut struct {
 	zone  *zone // nil: no zone begins here
 	below bool  // without a zone: none begins below either
 	until time.Time
-	link  *Link
 }
 
 // walk returns the zone that holds name: the anchor's, then down label by label through the DS records or the proofs
@@ -150,12 +149,14 @@ func (d *DNS) readCut(ctx context.Context, b *budget, z *zone, r *reply) (*cut, 
 		}
 		return &cut{zone: child, until: child.until}, nil
 	}
-	if set := r.find(r.name, dns.TypeCNAME); set != nil { // an alias cannot be a delegation; what lies below it can
+	if set, _, err := alias(r); err != nil {
+		return nil, err
+	} else if set != nil { // an alias cannot be a delegation; what lies below a CNAME can
 		sig, err := verifySet(b, set, z.name, z.keys)
 		if err != nil {
 			return nil, err
 		}
-		return &cut{until: b.now.Add(validFor(set, sig, b.now)), below: isWildcard(set, sig)}, nil
+		return &cut{until: b.now.Add(validFor(set, sig, b.now)), below: set.typ == dns.TypeDNAME || isWildcard(set, sig)}, nil
 	}
 	proof, err := deny(b, z, r)
 	if err != nil {

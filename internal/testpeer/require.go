@@ -24,6 +24,8 @@ var needs = map[string]need{
 	"dovecot":   {"dovecot", "dovecot-imapd and dovecot-lmtpd", true},
 	"unbound":   {"unbound", "unbound", false},
 	"swaks":     {"swaks", "swaks", false},
+	"nsd":       {"nsd", "nsd", false},
+	"ldns":      {"ldns-signzone", "ldnsutils", false},
 }
 
 // Require ends the test unless every named peer can be started here. Under CI=true a missing peer is a failure, since
