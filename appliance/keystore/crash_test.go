@@ -21,7 +21,7 @@ import (
 // crashEnv makes this test binary a process that enrols users of the vault in a folder, and says so line by line.
 const crashEnv = "DIMEGATE_TEST_ENROL"
 
-const crashUsers = 1000
+const crashUsers = 400
 
 func TestMain(m *testing.M) {
 	if folder := os.Getenv(crashEnv); folder != "" {
@@ -105,7 +105,7 @@ func TestKilledWhileEnrolling(t *testing.T) {
 		t.Fatal(err)
 	}
 	given := map[string]string{}
-	for _, kill := range []int{100, 400, 700, 0} { // lines after which it is killed; 0: never
+	for _, kill := range []int{50, 150, 250, 0} { // lines after which it is killed; 0: never
 		run(t, folder, kill, given)
 	}
 	if len(given) != crashUsers {

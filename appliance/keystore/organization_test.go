@@ -53,7 +53,7 @@ func TestThousandFirstMails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const users, sessions = 1000, 3
+	const users, sessions = 1000, 2
 	k, err := newKeeper(v)
 	if err != nil {
 		t.Fatal(err)
