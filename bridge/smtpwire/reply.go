@@ -54,14 +54,15 @@ func (e *Error) Error() string {
 // Temporary tells whether trying again may help.
 func (e *Error) Temporary() bool { return e.Code/100 == 4 }
 
-// UnknownRecipient tells whether the server says that there is no such mailbox: an enhanced code x.1.x, or 550, 551 or 553
-// without any. A refusal for another reason, as 550 5.7.1, is none (dmtp.md OC-38).
+// UnknownRecipient tells whether the server says that there is no such mailbox: an enhanced code x.1.x but those that speak of
+// the sender (x.1.7, x.1.8), or 550, 551 or 553 without any. A refusal for another reason, as 550 5.7.1, is none (dmtp.md
+// OC-38).
 func (e *Error) UnknownRecipient() bool {
 	if e.Code/100 != 5 {
 		return false
 	}
 	if e.Enhanced != [3]int{} {
-		return e.Enhanced[1] == 1
+		return e.Enhanced[1] == 1 && e.Enhanced[2] != 7 && e.Enhanced[2] != 8
 	}
 	return e.Stage == StageRcpt && (e.Code == 550 || e.Code == 551 || e.Code == 553)
 }
