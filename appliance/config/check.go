@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
@@ -111,6 +113,9 @@ func (c *Config) checkOrganizations(k checker) {
 			if !isDomain(h) {
 				k.bad("dx", "%q is not a host name: the record takes names, no addresses and no ports", h)
 			}
+		}
+		if len(o.Name) > 255 || !utf8.ValidString(o.Name) || strings.ContainsFunc(o.Name, unicode.IsControl) {
+			k.bad("name", "must be text of 255 octets at most, without control characters: it stands in the signet")
 		}
 		address(k, "inner", o.Inner)
 		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")

@@ -112,6 +112,8 @@ func TestLoad(t *testing.T) {
 		"domain twice":          {org + org, []string{"organization[2].domains: example.org stands twice"}},
 		"domain not ASCII":      {"[[organization]]\ndomains = [\"exämple.org\"]\n", []string{"organization[1].domains", "xn--"}},
 		"address as dx":         {org + "dx = [\"192.0.2.1\"]\n", []string{"organization[1].dx: \"192.0.2.1\" is not a host name"}},
+		"name that is too long": {org + "name = \"" + strings.Repeat("n", 256) + "\"\n", []string{"organization[1].name: must be text of 255 octets"}},
+		"name of two lines":     {org + "name = \"a\\nb\"\n", []string{"organization[1].name: must be text"}},
 		"later floor":           {org + "[policy]\nfloor = \"opportunistic\"\n", []string{"policy.floor: \"opportunistic\" allows plain SMTP, which this version does not send"}},
 		"domain's later floor":  {org + "[policy.domain.\"a.example\"]\nfloor = \"dane\"\n", []string{"policy.domain.\"a.example\".floor: \"dane\" allows plain SMTP"}},
 		"floor of no kind":      {org + "[policy]\nfloor = \"none\"\n", []string{"policy.floor: \"none\" is not one of: dime, hold"}},
