@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,14 +51,21 @@ type world struct {
 	asks int
 }
 
+// testTree is the tree of testZones, made once: RSA keys take their time. Nobody changes it.
+var testTree = sync.OnceValues(func() (*namespace.Tree, error) {
+	return namespace.New(netip.MustParseAddr("127.0.0.1"), testZones(time.Now())...)
+})
+
 func newWorld(t testing.TB, zones ...namespace.Zone) *world {
 	t.Helper()
 	w := &world{now: time.Now()}
 	var err error
 	if len(zones) == 0 {
-		zones = testZones(w.now)
+		w.tree, err = testTree()
+	} else {
+		w.tree, err = namespace.New(netip.MustParseAddr("127.0.0.1"), zones...)
 	}
-	if w.tree, err = namespace.New(netip.MustParseAddr("127.0.0.1"), zones...); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	w.fresh(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Verdicts on a domain or an address that cannot be used (dmtp chapter 8.11). An *Error is one of them.
@@ -43,9 +44,13 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap gives the verdict, for errors.Is, and what lies below.
+// verdicts are all that an *Error can be. An *Error is exactly one of them: see Unwrap.
+var verdicts = []error{ErrTemporary, ErrNotDIME, ErrNoSignet, ErrDoubtful, ErrVanished, ErrUntrusted, ErrGarbled}
+
+// Unwrap gives the verdict, for errors.Is, and what lies below, unless that is a verdict itself: a caller that asks for
+// ErrNoSignet or ErrNotDIME, which permit plain mail, must not find a peer's answer that led to another verdict.
 func (e *Error) Unwrap() []error {
-	if e.Err == nil {
+	if e.Err == nil || slices.ContainsFunc(verdicts, func(v error) bool { return errors.Is(e.Err, v) }) {
 		return []error{e.Verdict}
 	}
 	return []error{e.Verdict, e.Err}

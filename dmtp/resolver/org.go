@@ -70,11 +70,21 @@ func oldOr(old *Domain, err error) (*Domain, error) {
 	return nil, err
 }
 
-// lookOrg looks the whole way from the record to the org signet. old is what is known, or nil.
-func (r *Resolver) lookOrg(ctx context.Context, name string, old *Domain, v *visit) (*Domain, error) {
+// lookOrg looks the whole way from the record to the org signet, and again when the pin was changed under way. old is
+// what is known, or nil.
+func (r *Resolver) lookOrg(ctx context.Context, name string, old *Domain, v *visit) (d *Domain, err error) {
+	for range 3 {
+		if d, err = r.lookOrgOnce(ctx, name, old, v); !errors.Is(err, ErrConflict) {
+			break
+		}
+	}
+	return d, err
+}
+
+func (r *Resolver) lookOrgOnce(ctx context.Context, name string, old *Domain, v *visit) (*Domain, error) {
 	pin, err := r.c.Store.Pin(ctx, name)
 	if err == nil && pin != nil {
-		err = pin.check()
+		err = pin.Check()
 	}
 	if err != nil {
 		return nil, &Error{Verdict: ErrTemporary, Name: name, Err: fmt.Errorf("%w: %w", errInternal, err)}

@@ -429,6 +429,26 @@ func TestKeyChange(t *testing.T) {
 		}
 		look(t, n, "alpha.test", nil, "")
 	})
+	t.Run("accepted by hand while it is looked at", func(t *testing.T) {
+		n, o := ready(t, "plain.test", "pol=strict")
+		next := renew(t, n, o, "pol=strict")
+		look(t, n, "plain.test", ErrUntrusted, "POK changed")
+		n.later(time.Hour)
+		n.restart(t)
+		accepted := false
+		n.rewrite = func(verb, name string) error { // between the reading of the pin and its writing
+			if accepted {
+				return nil
+			}
+			accepted = true
+			p, _ := n.store.Pin(t.Context(), "plain.test")
+			p.pok(next.pair.Signing.Public()).Trusted = true
+			return n.store.SetPin(t.Context(), p)
+		}
+		if _, err := n.r.Org(t.Context(), "plain.test"); err != nil || !accepted {
+			t.Errorf("%v", err)
+		}
+	})
 	t.Run("store fails", func(t *testing.T) {
 		n, _ := ready(t, "alpha.test", "")
 		n.r.c.Store = brokenStore{}

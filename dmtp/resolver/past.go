@@ -148,7 +148,7 @@ func nextStart(last []byte) ([64]byte, error) {
 func (r *Resolver) orgs(ctx context.Context, v *visit, d *Domain) []*signet.Signet {
 	list := []*signet.Signet{d.Signet}
 	pin, err := r.c.Store.Pin(ctx, d.Name)
-	if err != nil || pin == nil || pin.check() != nil || len(pin.Orgs) < 2 {
+	if err != nil || pin == nil || pin.Check() != nil || len(pin.Orgs) < 2 {
 		return list
 	}
 	start, err := signet.ParseFingerprint(pin.Orgs[0].ID)

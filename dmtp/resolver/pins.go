@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,16 +18,17 @@ import (
 // A Pin is what is remembered of one domain (dmtp chapters 8.9 and 11.3). It is no cache: nothing in it is deleted for its
 // age, and losing it means meeting the domain for the first time again.
 type Pin struct {
-	Domain string    `json:"domain"`
-	POKs   []POKPin  `json:"poks"`           // every one that was listed, accepted or not
-	Orgs   []OrgPin  `json:"orgs"`           // org signets that were accepted, the newest last; the oldest give way
-	Policy string    `json:"policy"`         // as last seen: experimental, mixed, strict
-	Best   State     `json:"dnssec"`         // the best state of its record
-	First  time.Time `json:"first"`          // when a record of it was verified first
-	Last   time.Time `json:"last"`           // and last
-	Until  time.Time `json:"capable_until"`  // until then, "no record" without proof is not believed
-	Gone   time.Time `json:"gone,omitzero"`  // since when its record is absent; zero: it is not
-	Plain  time.Time `json:"plain,omitzero"` // since when the zone, once secure, is provably unsigned
+	Version uint64    `json:"version"` // counts the writes: see Store
+	Domain  string    `json:"domain"`
+	POKs    []POKPin  `json:"poks"`           // every one that was listed, accepted or not
+	Orgs    []OrgPin  `json:"orgs"`           // org signets that were accepted, the newest last; the oldest give way
+	Policy  string    `json:"policy"`         // as last seen: experimental, mixed, strict
+	Best    State     `json:"dnssec"`         // the best state of its record
+	First   time.Time `json:"first"`          // when a record of it was verified first
+	Last    time.Time `json:"last"`           // and last
+	Until   time.Time `json:"capable_until"`  // until then, "no record" without proof is not believed
+	Gone    time.Time `json:"gone,omitzero"`  // since when its record is absent; zero: it is not
+	Plain   time.Time `json:"plain,omitzero"` // since when the zone, once secure, is provably unsigned
 
 	Certificates []string    `json:"certificates,omitempty"` // pinned by hand: see CertificateID
 	Overrides    []*Override `json:"overrides,omitempty"`
@@ -118,8 +120,8 @@ func (p *Pin) clone() *Pin {
 	return &c
 }
 
-// check makes sure of what was read from a store.
-func (p *Pin) check() error {
+// Check makes sure of what was read from a store.
+func (p *Pin) Check() error {
 	for i := range p.POKs {
 		b, err := base64.RawStdEncoding.DecodeString(p.POKs[i].Text)
 		if err != nil {
@@ -200,10 +202,17 @@ func fingerprint(s *signet.Signet, f signet.Form) string {
 	return fp.String()
 }
 
+// ErrConflict is for a pin that someone else has written since it was read.
+var ErrConflict = errors.New("resolver: the pin was changed meanwhile")
+
 // A Store keeps pins. It must outlive restarts, and an error must never look like "no pin".
 type Store interface {
-	Pin(ctx context.Context, domain string) (*Pin, error) // nil, nil: none
-	SetPin(ctx context.Context, p *Pin) error             // durable when it returns
+	// Pin returns a domain's pin for the caller to keep; nil without an error: there is none.
+	Pin(ctx context.Context, domain string) (*Pin, error)
+	// SetPin puts p, its Version raised by one, in the place of the pin with p's Version, which is 0 when there shall be
+	// none; ErrConflict when another stands there. It is durable when it returns, and then raises p.Version, too. What an
+	// administrator accepts while a look-up is under way would be lost without it.
+	SetPin(ctx context.Context, p *Pin) error
 }
 
 // A MemoryStore keeps pins for as long as the process lives. Safe for concurrent use.
@@ -224,11 +233,19 @@ func (s *MemoryStore) Pin(_ context.Context, domain string) (*Pin, error) {
 
 // SetPin keeps a copy.
 func (s *MemoryStore) SetPin(_ context.Context, p *Pin) error {
-	if err := p.check(); err != nil {
+	if err := p.Check(); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	version := uint64(0)
+	if old := s.pins[p.Domain]; old != nil {
+		version = old.Version
+	}
+	if p.Version != version {
+		return ErrConflict
+	}
+	p.Version++
 	if s.pins == nil {
 		s.pins = map[string]*Pin{}
 	}

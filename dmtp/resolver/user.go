@@ -173,3 +173,13 @@ func (r *Resolver) Forget(name string) {
 		r.failed.forget(domain)
 	}
 }
+
+// Known tells whether a domain is in the cache, so that a look-up of its org signet may need no network.
+func (r *Resolver) Known(domain string) bool {
+	name, err := NormalDomain(domain)
+	if err != nil {
+		return false
+	}
+	_, ok := r.domains.get(name, r.now())
+	return ok
+}
