@@ -222,6 +222,43 @@ func (v *Vault) LogLeaves(ctx context.Context, first int64, n int) ([][]byte, er
 	return leaves, err
 }
 
+// A Checkpoint is a signed note about the first Size leaves.
+type Checkpoint struct {
+	Size int64
+	Note []byte
+	Made time.Time
+}
+
+// SaveCheckpoint keeps a checkpoint; the first of a size stays.
+func (v *Vault) SaveCheckpoint(ctx context.Context, c Checkpoint) error {
+	return v.update(ctx, func(tx *Tx) error {
+		return tx.exec(`INSERT INTO checkpoints (size, note, made) VALUES (?, ?, ?) ON CONFLICT (size) DO NOTHING`, c.Size, c.Note, c.Made.UnixMilli())
+	})
+}
+
+// Checkpoints reads at most n checkpoints of more than after leaves, in order.
+func (v *Vault) Checkpoints(ctx context.Context, after int64, n int) ([]Checkpoint, error) {
+	var list []Checkpoint
+	err := v.queryRows(ctx, `SELECT size, note, made FROM checkpoints WHERE size > ? ORDER BY size LIMIT ?`, []any{after, n}, func(s scanner) error {
+		var c Checkpoint
+		var made int64
+		err := s.Scan(&c.Size, &c.Note, &made)
+		c.Made = timeOf(made)
+		list = append(list, c)
+		return err
+	})
+	return list, err
+}
+
+// LastCheckpoint is the largest; ErrNotFound when there is none.
+func (v *Vault) LastCheckpoint(ctx context.Context) (Checkpoint, error) {
+	var c Checkpoint
+	var made int64
+	err := v.queryRow(ctx, `SELECT size, note, made FROM checkpoints ORDER BY size DESC LIMIT 1`, nil, &c.Size, &c.Note, &made)
+	c.Made = timeOf(made)
+	return c, err
+}
+
 // attestKey writes a key's leaf with its opening in the clear: what it hides stands in the same tables.
 func (v *Vault) attestKey(tx *Tx, t LeafType, key ID, payload []byte, now time.Time) error {
 	o := newOpening(payload)

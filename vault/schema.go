@@ -15,6 +15,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 -- The log: leaves as hashed, and the tree's hashes at their x/mod tlog index.
 CREATE TABLE leaves (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL);
 CREATE TABLE hashes (idx INTEGER PRIMARY KEY, hash BLOB NOT NULL);
+-- Signed notes of the tree, as they were given out.
+CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note BLOB NOT NULL, made INTEGER NOT NULL);
 -- What opens a leaf's commitment: salt and payload, for keys in the clear, for records sealed under the record key.
 CREATE TABLE openings (idx INTEGER PRIMARY KEY, owner BLOB NOT NULL, opening BLOB NOT NULL);
 CREATE INDEX openings_owner ON openings (owner);

@@ -109,8 +109,9 @@ func (w *world) Deliver(ctx context.Context, it *queue.Item) (queue.Result, erro
 	w.mu.Lock()
 	to := it.Recipient.Address
 	w.tries[to] = append(w.tries[to], time.Since(w.start).Round(time.Second))
+	deliver := w.deliver
 	w.mu.Unlock()
-	return w.deliver(ctx, it)
+	return deliver(ctx, it)
 }
 
 func (w *world) Notify(_ context.Context, m queue.Mail) error {
