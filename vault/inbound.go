@@ -10,6 +10,7 @@ import (
 type InboundID struct {
 	Origin  string
 	Message [64]byte
+	Octets  [64]byte // SHA-512 of the octets that came; kept beside the two that name the message
 }
 
 // An InboundState says what is known of an inbound message.
@@ -44,6 +45,14 @@ func (v *Vault) Inbound(ctx context.Context, id InboundID) (InboundStatus, error
 	return v.living(s, owner), err
 }
 
+// InboundAcceptedOctets tells whether a message of equal octets, by their SHA-512, was accepted from an origin.
+func (v *Vault) InboundAcceptedOctets(ctx context.Context, origin string, sum [64]byte) (bool, error) {
+	var n int
+	err := v.queryRow(ctx, `SELECT COUNT(*) FROM inbound WHERE origin = ? AND octets = ? AND state = ?`,
+		[]any{origin, sum[:], InboundAccepted}, &n)
+	return n > 0, err
+}
+
 // living turns a flight whose process died into a new message: the folder has one owner, and a restart makes it another.
 func (v *Vault) living(s InboundStatus, owner []byte) InboundStatus {
 	if s.State == InboundFlight && toID(owner) != v.owner {
@@ -76,10 +85,10 @@ func (v *Vault) BeginInbound(ctx context.Context, d *Draft, id InboundID, envelo
 		if err := in.put(tx, v); err != nil {
 			return err
 		}
-		if err := tx.exec(`INSERT INTO inbound (origin, message, state, record, tries, owner, began) VALUES (?, ?, ?, ?, 1, ?, ?)
+		if err := tx.exec(`INSERT INTO inbound (origin, message, octets, state, record, tries, owner, began) VALUES (?, ?, ?, ?, ?, 1, ?, ?)
 			ON CONFLICT (origin, message) DO UPDATE SET record = excluded.record, tries = inbound.tries + 1,
-				owner = excluded.owner, began = excluded.began`,
-			id.Origin, id.Message[:], InboundFlight, d.id[:], v.owner[:], now.UnixMilli()); err != nil {
+				owner = excluded.owner, began = excluded.began, octets = excluded.octets`,
+			id.Origin, id.Message[:], id.Octets[:], InboundFlight, d.id[:], v.owner[:], now.UnixMilli()); err != nil {
 			return err
 		}
 		if record == nil {

@@ -82,6 +82,13 @@ CREATE TABLE inbound (
 	PRIMARY KEY (origin, message));
 CREATE INDEX inbound_began ON inbound (state, began);
 `,
+	`
+-- Octets of other rooms, sealed under the key "notes".
+CREATE TABLE notes (kind TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (kind, name));
+-- The SHA-512 of the octets that came, by which equal octets are known again before they are sent (dmtp.md OC-23).
+ALTER TABLE inbound ADD COLUMN octets BLOB;
+CREATE INDEX inbound_octets ON inbound (origin, octets);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own. ErrChanged: a newer gateway was here.
