@@ -2,7 +2,11 @@
 // DMTP delivery, Inbound a verified DMTP message into a hand-off to the inner mail server.
 package bridge
 
-import "time"
+import (
+	"time"
+
+	"dimegate/dmtp/record"
+)
 
 // A Situation is what is known about one recipient when a message for him is due (dmtp.md §11.2, first column).
 type Situation int
@@ -21,15 +25,6 @@ const (
 func (s Situation) String() string {
 	return [...]string{"unknown", "no-record", "verified", "no-signet", "unreachable", "untrusted", "doubtful", "vanished"}[s]
 }
-
-// A Remote is the policy that the recipient's domain publishes in its record (pol=).
-type Remote int
-
-const (
-	Experimental Remote = iota // the default of the record
-	Mixed
-	Strict
-)
 
 // A Floor is the weakest way out that the administrator allows for a domain. Below it, mail is held and then bounced.
 type Floor int
@@ -71,8 +66,8 @@ type Terms struct {
 const trustLife = 72 * time.Hour
 
 // Decide is the outbound table of dmtp.md §11.2 (OC-43). One rule stands above it: a failure is never a reason for clear
-// text. Terms can raise what the remote side asks, never lower it; only an override permits SMTP on failure.
-func Decide(s Situation, remote Remote, t Terms) Decision {
+// text. Remote is the policy that the recipient's domain publishes. Terms can raise what the remote side asks, never lower it; only an override permits SMTP on failure.
+func Decide(s Situation, remote record.Policy, t Terms) Decision {
 	if t.Floor == FloorHold {
 		return Decision{Action: Hold, Enhanced: "5.7.1", Rule: "floor hold: the administrator holds mail for this domain"}
 	}
@@ -89,14 +84,14 @@ func Decide(s Situation, remote Remote, t Terms) Decision {
 	return d
 }
 
-func table(s Situation, remote Remote) Decision {
+func table(s Situation, remote record.Policy) Decision {
 	switch s {
 	case Verified:
 		return Decision{Action: SendDMTP, Rule: "record and signet verified"}
 	case NoRecord:
 		return Decision{Action: SendSMTP, Rule: "the domain publishes no DIME record"}
 	case NoSignet:
-		if remote == Strict {
+		if remote == record.Strict {
 			return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: "no signet, and the domain takes DIME only"}
 		}
 		return Decision{Action: SendSMTP, Rule: "the domain says that this recipient has no signet"}

@@ -1,0 +1,246 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"dimegate/bridge/handoff"
+	"dimegate/bridge/smtpwire"
+	"dimegate/bridge/translate"
+	"dimegate/dmtp/dmtpserver"
+	"dimegate/dmtp/message"
+)
+
+// An Opener opens a proved message as its recipient: the users' agent. It verifies all that a recipient must before it
+// gives the content away. Errors are dmtpserver's; others count as temporary.
+type Opener interface {
+	Open(ctx context.Context, in *dmtpserver.Incoming) (*Letter, error)
+}
+
+// A Letter is an opened message.
+type Letter struct {
+	Author  string // proved
+	Content *message.Content
+}
+
+// An InnerServer is the recipient's own mail server (bridge/handoff).
+type InnerServer interface {
+	Confirm(ctx context.Context, rcpt string) (handoff.Answer, error)
+	Deliver(ctx context.Context, d handoff.Delivery) error
+}
+
+// Inner finds the inner server of one of our domains.
+type Inner interface {
+	Server(domain string) (InnerServer, error)
+}
+
+// Intents keeps inbound messages until they are handed over, and what became of them.
+type Intents interface {
+	// Begin seals a message and notes that it is in hand, in one durable commit. dmtpserver.ErrDuplicate, ErrInFlight and
+	// the refusals say that it is or was already; then nothing is kept.
+	Begin(ctx context.Context, a Arrival, body io.WriterTo) (Flight, error)
+	// Message and Accepted are dmtpserver.Outcomes.
+	dmtpserver.Outcomes
+}
+
+// An Arrival is what is known of an inbound message beside its octets.
+type Arrival struct {
+	Origin     string    `json:"origin"`
+	ID         [64]byte  `json:"-"` // of the D/MIME message
+	Commit     [64]byte  `json:"-"` // of the octets that came
+	Author     string    `json:"author"`
+	Recipient  string    `json:"recipient"`
+	ReturnPath string    `json:"return_path"` // "": the null one
+	At         time.Time `json:"at"`
+}
+
+// A Flight is a message between its intent and its outcome. One of its methods is called, once.
+type Flight interface {
+	ID() string
+	Doubtful() bool // an earlier try died between hand-off and outcome: this one may be a second copy
+	// End notes the outcome: nil for accepted, or the refusal that every later copy gets.
+	End(ctx context.Context, refusal *Refusal) error
+	// Defer ends it without an outcome: a later try starts afresh.
+	Defer(ctx context.Context, why string) error
+}
+
+// A Refusal is the inner server's last word.
+type Refusal struct {
+	Code      int
+	Enhanced  string
+	Recipient bool // it is about the recipient: there is no such mailbox
+}
+
+// InboundOptions is what Inbound is made of.
+type InboundOptions struct {
+	Opener   Opener
+	Inner    Inner
+	Intents  Intents
+	Firewall handoff.Firewall
+	Hostname string        // ours, in trace fields
+	Patience time.Duration // for the inner server's answer after the session has given up; 30m
+	Now      func() time.Time
+	Log      *slog.Logger
+}
+
+// Inbound takes a proved DMTP message and hands it to the inner server before it answers: the gateway never owns inbound
+// mail (dmtp.md §9.4 checks 8 to 13, §9.5). It is a dmtpserver.Deliverer, safe for concurrent use.
+type Inbound struct {
+	InboundOptions
+	late sync.WaitGroup // hand-offs whose session has given up
+}
+
+// NewInbound starts nothing.
+func NewInbound(o InboundOptions) *Inbound {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Patience == 0 {
+		o.Patience = 30 * time.Minute
+	}
+	return &Inbound{InboundOptions: o}
+}
+
+// Wait waits for the hand-offs that go on after their session: call it when no session is left.
+func (b *Inbound) Wait() { b.late.Wait() }
+
+// Deliver is checks 8 to 13. When ctx ends during the hand-off it answers ErrInFlight and waits on by itself, so that the
+// origin's next try finds the outcome.
+func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
+	server, err := b.Inner.Server(in.Destination)
+	if err != nil {
+		return err
+	}
+	if err := confirm(ctx, server, in.Recipient); err != nil {
+		return err
+	}
+	letter, err := b.Opener.Open(ctx, in)
+	if err != nil {
+		return err
+	}
+	mail, err := translate.Export(letter.Content, in.ID)
+	if err != nil {
+		return errors.Join(dmtpserver.ErrMessage, err)
+	}
+	clean, removed, err := b.Firewall.Filter(mail.Message())
+	if err != nil {
+		return errors.Join(dmtpserver.ErrMessage, err)
+	}
+	a := Arrival{Origin: in.Origin, ID: in.ID, Commit: in.Commit, Author: letter.Author, Recipient: in.Recipient,
+		ReturnPath: returnPath(mail, letter.Author, in.Origin), At: b.Now()}
+	flight, err := b.Intents.Begin(ctx, a, mail)
+	if err != nil {
+		return err
+	}
+	if flight.Doubtful() {
+		b.Log.LogAttrs(ctx, slog.LevelWarn, "possible duplicate: an earlier hand-off ended without an outcome", slog.String("id", flight.ID()))
+	}
+	for _, c := range removed {
+		b.Log.LogAttrs(ctx, slog.LevelInfo, "field removed at hand-off", slog.String("id", flight.ID()), slog.String("field", c.Name), slog.Bool("signed", c.Signed))
+	}
+	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), clean))
+}
+
+// delivery is what the inner server gets: the message as its author wrote it, behind our trace.
+func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, m translate.Message) handoff.Delivery {
+	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s\r\n", MarkField, a.Author, a.Origin)
+	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
+	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: m}
+}
+
+// MarkField is the field by which the inner server and its users can tell mail that came sealed and verified. Fields of that
+// name from outside never get there.
+const MarkField = "X-DIME"
+
+// confirm is check 8: the inner server knows the recipient. A server that would take anyone is believed at the hand-off.
+func confirm(ctx context.Context, s InnerServer, rcpt string) error {
+	answer, err := s.Confirm(ctx, rcpt)
+	if err != nil {
+		return fmt.Errorf("%w: %w", dmtpserver.ErrDeferred, err)
+	}
+	if !answer.Known {
+		return dmtpserver.ErrRecipient
+	}
+	return nil
+}
+
+// returnPath is what the author's side gave as DIME-Return, if it may: nothing, or an address of the origin's own domain.
+// Without one it is the author.
+func returnPath(mail *translate.Exported, author, origin string) string {
+	if !mail.HasReturn {
+		return author
+	}
+	if mail.Return == translate.NullPath {
+		return ""
+	}
+	if _, domain, ok := strings.Cut(mail.Return, "@"); ok && strings.EqualFold(domain, origin) {
+		return mail.Return
+	}
+	return author
+}
+
+// handOff gives the mail to the inner server and ends the flight with what it says.
+func (b *Inbound) handOff(ctx context.Context, s InnerServer, f Flight, d handoff.Delivery) error {
+	done := make(chan error, 1)
+	b.late.Go(func() {
+		// The hand-off outlives the session: its end must be known.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.Patience)
+		defer cancel()
+		done <- b.hand(ctx, s, f, d)
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return errors.Join(dmtpserver.ErrInFlight, ctx.Err())
+	}
+}
+
+func (b *Inbound) hand(ctx context.Context, s InnerServer, f Flight, d handoff.Delivery) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // on a goroutine of ours: it must not take the gateway with it
+			b.Log.LogAttrs(ctx, slog.LevelError, "hand-off panicked", slog.String("id", f.ID()), slog.String("stack", string(debug.Stack())))
+			err = dmtpserver.ErrDeferred
+		}
+	}()
+	err = s.Deliver(ctx, d)
+	refused, isReply := errors.AsType[*smtpwire.Error](err)
+	switch {
+	case err == nil:
+		b.Log.LogAttrs(ctx, slog.LevelInfo, "handed over", slog.String("id", f.ID()), slog.Int64("octets", d.Message.Len()))
+		return f.End(ctx, nil)
+	case errors.Is(err, smtpwire.ErrUncertain):
+		// Nobody knows whether the inner server has it, and the origin will try again: the window that SMTP leaves open.
+		b.Log.LogAttrs(ctx, slog.LevelWarn, "possible duplicate: the inner server's verdict was lost", slog.String("id", f.ID()))
+		return errors.Join(dmtpserver.ErrDeferred, err, f.Defer(ctx, "the inner server's verdict was lost"))
+	case isReply && !refused.Temporary():
+		r := &Refusal{Code: refused.Code, Enhanced: enhanced(refused.Enhanced), Recipient: refused.UnknownRecipient()}
+		if err := f.End(ctx, r); err != nil {
+			return err
+		}
+		return r.Error()
+	}
+	return errors.Join(dmtpserver.ErrDeferred, err, f.Defer(ctx, "the inner server did not take it now"))
+}
+
+// Error is dmtpserver's word for a refusal.
+func (r *Refusal) Error() error {
+	if r.Recipient {
+		return dmtpserver.ErrRecipient
+	}
+	return dmtpserver.ErrRefused
+}
+
+func enhanced(e [3]int) string {
+	if e == [3]int{} {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d.%d", e[0], e[1], e[2])
+}

@@ -1,0 +1,285 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/mail"
+	"slices"
+	"strings"
+	"time"
+
+	"dimegate/bridge/queue"
+	"dimegate/bridge/translate"
+	"dimegate/dmtp/dmtpclient"
+	"dimegate/dmtp/message"
+	"dimegate/dmtp/record"
+	"dimegate/dmtp/signet"
+)
+
+// A Route is what was found out about one recipient.
+type Route struct {
+	Situation   Situation
+	Remote      record.Policy
+	Life        time.Duration // how long to hold for this failure; 0: as the table says
+	Why         string        // of anything but Verified: names and our own words only
+	Destination message.Party // of Verified, signets in ID form
+	Recipient   message.Party
+	Terms       Terms
+	Via         any // for the Carrier that the Router belongs to
+}
+
+// A Router finds the way to a recipient. An error is a fault of ours; what is wrong with the other side is a Situation.
+type Router interface {
+	Route(ctx context.Context, recipient string) (Route, error)
+	Forget(recipient string) // what is cached: the other side says that it is outdated
+}
+
+// Errors of an Author.
+var (
+	ErrUntrusted   = errors.New("bridge: the recipient's key is not trusted")
+	ErrUnavailable = errors.New("bridge: the recipient's key cannot be settled now")
+	ErrSender      = errors.New("bridge: the sender cannot be the author of a sealed message")
+)
+
+// An Author settles the parties of a message and seals it: the users' agent. Errors: those above; others are ours.
+type Author interface {
+	Draft(ctx context.Context, author string, r Route) (Draft, error)
+}
+
+// A Draft is a message whose parties are settled. Its content may depend on what they all can read.
+type Draft interface {
+	Multi() bool
+	Author() (string, *signet.Signet)
+	Seal(ctx context.Context, c *message.Content) (*message.Message, error)
+}
+
+// An Origin signs for one of our domains.
+type Origin interface {
+	Sign(ctx context.Context, m *message.Message, author, destination message.Party, domain string) (*message.Message, error)
+}
+
+// A Carrier delivers a sealed message over DMTP. Its errors are dmtpclient's.
+type Carrier interface {
+	Carry(ctx context.Context, origin string, r Route, octets []byte) (dmtpclient.Receipt, error)
+}
+
+// OutboundOptions is what Outbound is made of.
+type OutboundOptions struct {
+	Router   Router
+	Author   Author
+	Origin   Origin
+	Carrier  Carrier
+	Domains  []string // ours; the first one's postmaster authors mail that no domain of ours is named in
+	Hostname string
+	OwnHosts []string // whose Received fields lose their "for" clause
+	Log      *slog.Logger
+}
+
+// Outbound sends one recipient's copy of a queued message: it decides, seals and carries. It is a queue.Deliverer, safe
+// for concurrent use.
+type Outbound struct{ OutboundOptions }
+
+// NewOutbound starts nothing.
+func NewOutbound(o OutboundOptions) *Outbound { return &Outbound{o} }
+
+// Deliver makes one try.
+func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, error) {
+	route, err := o.Router.Route(ctx, it.Recipient.Address)
+	if err != nil {
+		return queue.Result{}, err
+	}
+	raw, err := read(ctx, it.Body, it.Octets)
+	if err != nil {
+		return queue.Result{}, err
+	}
+	m := translate.Split(raw)
+	route.Terms.Require = translate.Requires(m)
+	d := Decide(route.Situation, route.Remote, route.Terms)
+	if d.Action != SendDMTP {
+		return o.keepOrBounce(ctx, it, route, d)
+	}
+	return o.dmtp(ctx, it, route, d, m)
+}
+
+// keepOrBounce is every decision but DMTP. There is no other way out: SMTP is held until the ladder to it is built.
+func (o *Outbound) keepOrBounce(ctx context.Context, it *queue.Item, r Route, d Decision) (queue.Result, error) {
+	if err := it.Decide(ctx, queue.Decision{Leg: d.Action.String(), Rule: d.Rule}); err != nil {
+		return queue.Result{}, err
+	}
+	res := queue.Result{Status: d.Enhanced, Life: d.Life, Reason: reason(d.Rule, r.Why)}
+	switch {
+	case d.Action == Bounce:
+		res.Class = queue.Permanent
+	case r.Terms.Floor == FloorHold:
+		res.Class = queue.Park
+	case r.Situation == Unreachable || r.Situation == Unknown:
+		res.Class = queue.Network
+	default:
+		res.Class = queue.Trust
+		if r.Life > 0 {
+			res.Life = r.Life
+		}
+	}
+	return res, nil
+}
+
+func reason(rule, why string) string {
+	if why == "" {
+		return rule
+	}
+	return rule + ": " + why
+}
+
+// dmtp sends the copy over DMTP: the octets that went out before, if any did, else a message that is authored now.
+func (o *Outbound) dmtp(ctx context.Context, it *queue.Item, r Route, d Decision, m translate.Message) (queue.Result, error) {
+	author := o.author(it.Envelope.ReversePath, m)
+	origin := domainOf(author)
+	octets, err := read(ctx, it.Built, 0)
+	if errors.Is(err, queue.ErrNoBuilt) {
+		octets, err = o.seal(ctx, it, author, r, m)
+		if err == nil {
+			err = it.SaveBuilt(ctx, octets, queue.Decision{Leg: d.Action.String(), Rule: d.Rule})
+		}
+	}
+	if err != nil {
+		return failed(err)
+	}
+	receipt, err := o.Carrier.Carry(ctx, origin, r, octets)
+	if err != nil {
+		return o.refused(it, err), nil
+	}
+	o.Log.LogAttrs(ctx, slog.LevelInfo, "delivered", slog.String("id", it.ID), slog.String("domain", r.Destination.Name),
+		slog.String("host", receipt.Host), slog.Int("code", receipt.Code), slog.Int("octets", len(octets)), slog.Int("attempt", it.Attempt))
+	return queue.Result{Class: queue.Done, Code: receipt.Code, Host: receipt.Host, Protocol: "dmtp", Reason: d.Rule}, nil
+}
+
+// author is who signs: the sender, or the postmaster of the domain of ours that a message with the null reverse-path
+// says it is from.
+func (o *Outbound) author(reversePath string, m translate.Message) string {
+	if reversePath != "" {
+		return reversePath
+	}
+	for f := range translate.Fields(m.Header) {
+		if !f.Is("From") {
+			continue
+		}
+		list, err := mail.ParseAddressList(string(f.Value()))
+		if err == nil && slices.Contains(o.Domains, domainOf(list[0].Address)) {
+			return "postmaster@" + domainOf(list[0].Address)
+		}
+	}
+	return "postmaster@" + o.Domains[0]
+}
+
+// seal authors the message and signs it as its origin.
+func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Route, m translate.Message) ([]byte, error) {
+	draft, err := o.Author.Draft(ctx, author, r)
+	if err != nil {
+		return nil, err
+	}
+	m, report := translate.Prepare(translate.Preparation{Now: it.Accepted, MessageID: it.Record + "@" + o.Hostname, OwnHosts: o.OwnHosts}, m)
+	for _, c := range slices.Concat(report.Removed, report.Edited) {
+		if c.Signed {
+			o.Log.LogAttrs(ctx, slog.LevelWarn, "a signed field was changed: the sender's DKIM signature no longer holds", slog.String("id", it.ID), slog.String("field", c.Name))
+		}
+	}
+	name, own := draft.Author()
+	env := translate.Envelope{Author: name, Now: it.Accepted, Return: returnLine(it.Envelope.ReversePath, name), MultiOK: draft.Multi()}
+	content, err := translate.ImportMessage(env, m)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := draft.Seal(ctx, content)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := o.Origin.Sign(ctx, sealed, message.Party{Name: name, Signet: own}, r.Destination, domainOf(name))
+	if err != nil {
+		return nil, err
+	}
+	return signed.Bytes(), nil
+}
+
+// returnLine is the DIME-Return of a message: none where the author is the reverse-path to the letter.
+func returnLine(reversePath, author string) string {
+	switch reversePath {
+	case "":
+		return translate.NullPath
+	case author:
+		return ""
+	}
+	return reversePath
+}
+
+// failed says what a message that could not be sealed comes to.
+func failed(err error) (queue.Result, error) {
+	switch {
+	case errors.Is(err, ErrUntrusted):
+		return queue.Result{Class: queue.Trust, Status: "5.7.5", Life: trustLife, Reason: err.Error()}, nil
+	case errors.Is(err, ErrUnavailable):
+		return queue.Result{Class: queue.Network, Reason: err.Error()}, nil
+	case errors.Is(err, ErrSender), errors.Is(err, translate.ErrAddress):
+		return queue.Result{Class: queue.Permanent, Status: "5.1.7", Reason: err.Error()}, nil
+	case errors.Is(err, translate.ErrNeedsMulti), errors.Is(err, message.TooLarge):
+		return queue.Result{Class: queue.Permanent, Status: "5.3.4", Reason: "too large for the recipient's system"}, nil
+	}
+	return queue.Result{}, err
+}
+
+// classes are dmtpclient's classes in the queue's words.
+var classes = map[dmtpclient.Class]queue.Class{
+	dmtpclient.Network: queue.Network, dmtpclient.Remote: queue.Remote, dmtpclient.Refresh: queue.Refresh,
+	dmtpclient.Permanent: queue.Permanent, dmtpclient.Protocol: queue.Protocol, dmtpclient.Trust: queue.Trust,
+}
+
+// refused says what a delivery that did not succeed comes to.
+func (o *Outbound) refused(it *queue.Item, err error) queue.Result {
+	res := queue.Result{Class: classes[dmtpclient.ClassOf(err)], Protocol: "dmtp", Reason: err.Error()}
+	e, ok := errors.AsType[*dmtpclient.Error](err)
+	if !ok {
+		return res
+	}
+	res.Code, res.Text, res.Host, res.MinDelay = e.Code, e.Text.String(), e.Host, e.MinDelay()
+	res.Status = Status(e.Code)
+	if res.Class == queue.Refresh {
+		o.Router.Forget(it.Recipient.Address)
+	}
+	if errors.Is(err, dmtpclient.ErrTooLarge) {
+		res.Class, res.Status = queue.Permanent, "5.3.4"
+	}
+	return res
+}
+
+// statuses is the table of dmtp.md §10.3 (OC-42).
+var statuses = map[int]string{
+	421: "4.4.2", 431: "4.5.3", 450: "4.7.0", 451: "4.3.0", 470: "4.7.5", 476: "4.7.5",
+	510: "5.1.1", 551: "5.1.2", 552: "5.3.4", 554: "5.6.0", 570: "5.7.5", 575: "5.7.5", 576: "5.7.5", 578: "5.7.7", 586: "5.7.5",
+}
+
+// Status is the RFC 3463 status of a DMTP reply code; "" where only its class is known.
+func Status(code int) string { return statuses[code] }
+
+// read reads all of what open opens, of which about n octets are expected.
+func read(ctx context.Context, open func(context.Context) (io.ReadCloser, error), n int64) ([]byte, error) {
+	r, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if n <= 0 {
+		return io.ReadAll(r)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("%w: the body is not %d octets", queue.ErrDamaged, n)
+	}
+	return b, nil
+}
+
+// domainOf is what follows the last "@", in ASCII lower case.
+func domainOf(address string) string {
+	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+}
