@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"dimegate/appliance/config"
+	"dimegate/appliance/keystore"
 	"dimegate/dmtp/key"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
@@ -15,7 +16,10 @@ import (
 
 // organizations are the agents of the configured domains: they hold the organisations' keys, sign users' signets and
 // outgoing messages, and open the destination chunks of incoming ones. Read-only after open, so safe for concurrent use.
-type organizations map[string]*organization
+type organizations struct {
+	signer  keystore.Organization // of users' requests
+	domains map[string]*organization
+}
 
 // An organization is one domain of ours with its keys, opened.
 type organization struct {
@@ -23,22 +27,21 @@ type organization struct {
 	config     config.Organization
 	signets    []*signet.Signet // every one published, oldest first; the last is the current one
 	primary    key.Signing
-	secondary  key.Signing // zero: the primary signs users too
 	encryption []key.Encryption
 }
 
 // openOrganizations opens the keys of every configured domain. The error names the domain and the remedy.
 func openOrganizations(ctx context.Context, v *vault.Vault, c *config.Config) (organizations, error) {
-	all := organizations{}
+	all := organizations{keystore.Organization{Vault: v}, map[string]*organization{}}
 	for _, o := range c.Organizations {
 		for _, domain := range o.Domains {
 			org, err := openOrganization(ctx, v, domain)
 			if err != nil {
 				all.destroy()
-				return nil, fmt.Errorf("keys of %s: %w: make them with \"gateway init --domain %s\"", domain, err, domain)
+				return organizations{}, fmt.Errorf("keys of %s: %w: make them with \"gateway init --domain %s\"", domain, err, domain)
 			}
 			org.config = o
-			all[domain] = org
+			all.domains[domain] = org
 		}
 	}
 	return all, nil
@@ -66,11 +69,6 @@ func openOrganization(ctx context.Context, v *vault.Vault, domain string) (*orga
 	if org.encryption, err = v.OrgEncryption(ctx, domain); err != nil {
 		return nil, err
 	}
-	if len(org.current().SecondaryKeys()) > 0 {
-		if org.secondary, err = v.OrgSigning(ctx, domain, vault.SecondaryKey); err != nil {
-			return nil, err
-		}
-	}
 	if org.current().SigningKey() != org.primary.Public() {
 		return nil, fmt.Errorf("%w: the primary key is not that of the current signet", vault.ErrCorrupt)
 	}
@@ -78,11 +76,8 @@ func openOrganization(ctx context.Context, v *vault.Vault, domain string) (*orga
 }
 
 func (all organizations) destroy() {
-	for _, o := range all {
+	for _, o := range all.domains {
 		o.primary.Destroy()
-		if !o.secondary.IsZero() {
-			o.secondary.Destroy()
-		}
 		for _, e := range o.encryption {
 			e.Destroy()
 		}
@@ -93,14 +88,14 @@ func (o *organization) current() *signet.Signet { return o.signets[len(o.signets
 
 // get returns the organisation of a domain of ours, which is in lower case, or trustful.ErrNotOurs.
 func (all organizations) get(domain string) (*organization, error) {
-	o, ok := all[domain]
+	o, ok := all.domains[domain]
 	if !ok {
 		return nil, trustful.ErrNotOurs
 	}
 	return o, nil
 }
 
-// Signets is the published chain of a domain; see trustful.Organization.
+// Signets is the published chain of a domain, from memory; see trustful.Organization.
 func (all organizations) Signets(_ context.Context, domain string) ([]*signet.Signet, error) {
 	o, err := all.get(domain)
 	if err != nil {
@@ -109,17 +104,9 @@ func (all organizations) Signets(_ context.Context, domain string) ([]*signet.Si
 	return slices.Clone(o.signets), nil
 }
 
-// SignRequest signs a user's request with the secondary key, or with the primary where there is none that may.
-func (all organizations) SignRequest(_ context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
-	o, err := all.get(domain)
-	if err != nil {
-		return nil, err
-	}
-	signing := o.primary
-	if !o.secondary.IsZero() && slices.Contains(o.current().Signers(signet.SignSignets), o.secondary.Public()) {
-		signing = o.secondary
-	}
-	return signet.SignRequest(request, signing, d)
+// SignRequest signs a user's request; see trustful.Organization.
+func (all organizations) SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	return all.signer.SignRequest(ctx, domain, request, d)
 }
 
 // Sign signs m as its origin, after the checks that an origin owes its author: the message names this author, his signet
@@ -138,12 +125,4 @@ func (all organizations) Sign(_ context.Context, m *message.Message, author, des
 		return nil, err
 	}
 	return opened.SignOrigin(o.primary)
-}
-
-// EncryptionKeys are the keys that open a domain's destination chunks, the current one first; none for others' domains.
-func (all organizations) EncryptionKeys(domain string) []key.Encryption {
-	if o, err := all.get(domain); err == nil {
-		return o.encryption
-	}
-	return nil
 }

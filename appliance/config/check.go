@@ -127,11 +127,10 @@ func (s *Submission) check(k checker) {
 		k.bad("listen", "is empty: mail could not come in")
 	}
 	addresses(k, "listen", s.Listen)
+	networks(k, "networks", s.Networks)
 	for _, n := range s.Networks {
 		switch p, err := parseNetwork(n); {
-		case err != nil:
-			k.bad("networks", "%q is neither an address nor a prefix such as 192.0.2.0/24", n)
-		case p.Bits() == 0:
+		case err == nil && p.Bits() == 0:
 			k.bad("networks", "%s is the whole world: that is an open relay", n)
 		}
 	}
@@ -148,14 +147,27 @@ func (s *Submission) check(k checker) {
 }
 
 // Prefixes returns the networks of a checked table.
-func (s *Submission) Prefixes() []netip.Prefix {
+func (s *Submission) Prefixes() []netip.Prefix { return prefixes(s.Networks) }
+
+// Permitted returns the prefixes of a checked table.
+func (d *DMTP) Permitted() []netip.Prefix { return prefixes(d.Permit) }
+
+func prefixes(networks []string) []netip.Prefix {
 	var list []netip.Prefix
-	for _, n := range s.Networks {
+	for _, n := range networks {
 		if p, err := parseNetwork(n); err == nil {
 			list = append(list, p)
 		}
 	}
 	return list
+}
+
+func networks(k checker, key string, list []string) {
+	for _, n := range list {
+		if _, err := parseNetwork(n); err != nil {
+			k.bad(key, "%q is neither an address nor a prefix such as 192.0.2.0/24", n)
+		}
+	}
 }
 
 func (d *DMTP) check(k checker) {
@@ -164,6 +176,7 @@ func (d *DMTP) check(k checker) {
 	}
 	addresses(k, "listen", d.Listen)
 	addresses(k, "listen_dual", d.ListenDual)
+	networks(k, "permit", d.Permit)
 	for i, c := range d.Certificates {
 		if c.CertificateFile == "" || c.KeyFile == "" {
 			k.bad(fmt.Sprintf("certificate[%d]", i+1), "certificate_file and key_file go together")

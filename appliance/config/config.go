@@ -66,6 +66,7 @@ type DMTP struct {
 	ListenDual   []string      `toml:"listen_dual"`  // port 25 in dual mode; default none
 	Certificates []Certificate `toml:"certificate"`  // one should be RSA: libdime has no other suite; default tls/{ecdsa,rsa} in the data folder
 	MaxOctets    int64         `toml:"max_octets"`   // a message; default 134217728, at most 4294967295
+	Permit       []string      `toml:"permit"`       // prefixes of private addresses at which others' gateways may be; default none
 	MaxSessions  int           `toml:"max_sessions"` // at one time; default 500
 	Timeout      time.Duration `toml:"timeout"`      // silence; default 5m, at least 1m
 }
@@ -160,6 +161,7 @@ func Default() *Config {
 		DMTP: DMTP{
 			Listen:      []string{"[::]:26"},
 			ListenDual:  []string{},
+			Permit:      []string{},
 			MaxOctets:   128 << 20,
 			MaxSessions: 500,
 			Timeout:     5 * time.Minute,

@@ -37,9 +37,6 @@ var promised = map[message.Actor]view{
 	message.Recipient:   {true, true, true, true, true},
 }
 
-// onTheWire is what an eavesdropper may see: TLS names the host that it connects to, and nothing else.
-var onTheWire = view{rowDestination: true}
-
 // facts are the texts that give a row away when they are read.
 type facts [rowCount]string
 

@@ -1,0 +1,82 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"dimegate/bridge"
+	"dimegate/bridge/handoff"
+	"dimegate/dmtp/dmtpserver"
+	"dimegate/dmtp/message"
+	"dimegate/trustful"
+)
+
+// opener is the recipient's agent in the bridge's words.
+type opener struct{ keeper *trustful.Keeper }
+
+// openErrors is what trustful's errors mean to the DMTP server; first match wins. A *message.Error that is in none of the
+// rows is the author's signature or the message itself, by its outcome.
+var openErrors = []struct{ trustful, server error }{
+	{trustful.ErrNoUser, dmtpserver.ErrRecipient},
+	{trustful.ErrStaleSignet, dmtpserver.ErrRecipientSignet},
+	{trustful.ErrUnavailable, dmtpserver.ErrOriginUnavailable},
+	{trustful.ErrHeld, dmtpserver.ErrOriginUnavailable},
+	{trustful.ErrNoSignet, dmtpserver.ErrOriginGone},
+	{message.NotAuthentic, dmtpserver.ErrAuthorSignature},
+	{message.Malformed, dmtpserver.ErrMessage},
+	{message.Policy, dmtpserver.ErrMessage},
+}
+
+func (o opener) Open(ctx context.Context, in *dmtpserver.Incoming) (*bridge.Letter, error) {
+	letter, err := o.keeper.Open(ctx, trustful.Incoming{
+		Message: in.Message, Recipient: in.Recipient, RecipientSignet: in.RecipientSignet,
+		Origin: message.Party{Name: in.Origin, Signet: in.OriginSignet},
+	})
+	if err == nil {
+		return &bridge.Letter{Author: letter.Author, Content: letter.Content}, nil
+	}
+	for _, e := range openErrors {
+		if errors.Is(err, e.trustful) {
+			return nil, errors.Join(e.server, err)
+		}
+	}
+	return nil, err
+}
+
+// inner finds the mail server of a domain of ours, and tells trustful which mailboxes exist.
+type inner map[string]*handoff.Inner // by domain
+
+func (i inner) Server(domain string) (bridge.InnerServer, error) {
+	if s, ok := i[domain]; ok {
+		return s, nil
+	}
+	return nil, fmt.Errorf("appliance: no mail server for %s", domain)
+}
+
+// Confirm is trustful.Mailboxes: keys are made only for what the mail server knows, and would not take from just anyone.
+func (i inner) Confirm(ctx context.Context, address string) error {
+	s, ok := i[domainOf(address)]
+	if !ok {
+		return trustful.ErrNoUser
+	}
+	answer, err := s.Confirm(ctx, address)
+	if err == nil && (!answer.Known || answer.AcceptsAll) {
+		return trustful.ErrNoUser
+	}
+	return err
+}
+
+// Close ends the kept sessions.
+func (i inner) Close() error {
+	var errs []error
+	for _, s := range i {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func domainOf(address string) string {
+	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+}

@@ -1,0 +1,117 @@
+package appliance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"dimegate/bridge"
+	"dimegate/dmtp/dmtpserver"
+	"dimegate/vault"
+)
+
+// intents keeps inbound messages and their outcomes: the vault in the bridge's words.
+type intents struct {
+	vault *vault.Vault
+	now   func() time.Time
+}
+
+func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) (bridge.Flight, error) {
+	envelope, err := json.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	d, err := i.vault.NewDraft()
+	if err != nil {
+		return nil, noRoom(err)
+	}
+	defer d.Discard()
+	if _, err := body.WriteTo(d); err != nil {
+		return nil, noRoom(err)
+	}
+	id := vault.InboundID{Origin: a.Origin, Message: a.ID, Octets: a.Commit}
+	status, err := i.vault.BeginInbound(ctx, d, id, envelope, i.now())
+	if err != nil {
+		return nil, noRoom(err)
+	}
+	if err := outcomeError(status); err != nil {
+		return nil, err
+	}
+	return &flight{intents: i, inbound: id, record: d.ID(), doubtful: status.Doubtful}, nil
+}
+
+func noRoom(err error) error {
+	if errors.Is(err, vault.ErrFull) {
+		return errors.Join(dmtpserver.ErrNoRoom, err)
+	}
+	return err
+}
+
+// Message is what became of a message before.
+func (i intents) Message(ctx context.Context, origin string, id [64]byte) (dmtpserver.Outcome, error) {
+	s, err := i.vault.Inbound(ctx, vault.InboundID{Origin: origin, Message: id})
+	if err != nil {
+		return dmtpserver.Outcome{}, err
+	}
+	switch s.State {
+	case vault.InboundFlight:
+		return dmtpserver.Outcome{State: dmtpserver.InFlight}, nil
+	case vault.InboundAccepted:
+		return dmtpserver.Outcome{State: dmtpserver.Accepted}, nil
+	case vault.InboundRefused:
+		return dmtpserver.Outcome{State: dmtpserver.Refused, Refusal: outcomeError(s)}, nil
+	}
+	return dmtpserver.Outcome{}, nil
+}
+
+// Accepted tells whether equal octets were accepted before.
+func (i intents) Accepted(ctx context.Context, origin string, commit [64]byte) (bool, error) {
+	return i.vault.InboundAcceptedOctets(ctx, origin, commit)
+}
+
+// outcomeError is dmtpserver's word for a state that is not new.
+func outcomeError(s vault.InboundStatus) error {
+	switch s.State {
+	case vault.InboundNew:
+		return nil
+	case vault.InboundFlight:
+		return dmtpserver.ErrInFlight
+	case vault.InboundAccepted:
+		return dmtpserver.ErrDuplicate
+	}
+	r := bridge.Refusal{Code: s.Code, Enhanced: s.Status, Recipient: s.Code == recipientCode}
+	return r.Error()
+}
+
+// recipientCode is what is kept of a refusal that is about the recipient, whatever the inner server's own code was.
+const recipientCode = 510
+
+// flight is one message in hand.
+type flight struct {
+	intents
+	inbound  vault.InboundID
+	record   vault.ID
+	doubtful bool
+}
+
+func (f *flight) ID() string     { return f.record.String() }
+func (f *flight) Doubtful() bool { return f.doubtful }
+
+func (f *flight) End(ctx context.Context, r *bridge.Refusal) error {
+	code, status, payload := 0, "", "accepted"
+	if r != nil {
+		code, status = r.Code, r.Enhanced
+		if r.Recipient {
+			code = recipientCode
+		}
+		payload = fmt.Sprintf("refused %d %s", r.Code, r.Enhanced)
+	}
+	return f.vault.EndInbound(ctx, f.inbound, code, status, []byte(payload), f.now())
+}
+
+func (f *flight) Defer(ctx context.Context, why string) error {
+	return f.vault.DeferInbound(ctx, f.inbound, []byte(why), f.now())
+}

@@ -1,0 +1,30 @@
+package appliance
+
+import (
+	"context"
+
+	"dimegate/dmtp/key"
+	"dimegate/dmtp/signet"
+)
+
+// EncryptionKey opens the current encryption key of one of our addresses, or of the domain when the address is empty: for
+// who shows what a message looks like to its readers. The caller destroys it, if it is an address's.
+func (a *Appliance) EncryptionKey(ctx context.Context, domain, address string) (key.Encryption, error) {
+	if address == "" {
+		o, err := a.orgs.get(domain)
+		if err != nil {
+			return key.Encryption{}, err
+		}
+		return o.encryption[0], nil
+	}
+	all, err := a.vault.UserKeys(ctx, address)
+	if err != nil {
+		return key.Encryption{}, err
+	}
+	return a.vault.UserEncryption(ctx, address, len(all))
+}
+
+// Signet is the current signet of a domain or address of ours.
+func (a *Appliance) Signet(ctx context.Context, name string) (*signet.Signet, error) {
+	return a.keeper.Current(ctx, name)
+}

@@ -1,0 +1,159 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+
+	"dimegate/appliance/config"
+	"dimegate/bridge"
+	"dimegate/dmtp/dmtpclient"
+	"dimegate/dmtp/message"
+	"dimegate/dmtp/record"
+	"dimegate/dmtp/resolver"
+	"dimegate/dmtp/signet"
+	"dimegate/trustful"
+)
+
+// router finds the way to a recipient: the resolver, under the administrator's policy.
+type router struct {
+	resolver *resolver.Resolver
+	policy   config.Policy
+}
+
+// situations is what the resolver's verdicts mean to the policy table. What is not here is Unreachable.
+var situations = []struct {
+	verdict error
+	is      bridge.Situation
+}{
+	{resolver.ErrNotDIME, bridge.NoRecord},
+	{resolver.ErrNoSignet, bridge.NoSignet},
+	{resolver.ErrDoubtful, bridge.Doubtful},
+	{resolver.ErrVanished, bridge.Vanished},
+	{resolver.ErrUntrusted, bridge.Untrusted},
+	{resolver.ErrGarbled, bridge.Untrusted},
+}
+
+// Route looks the recipient up. Only a fault of ours is an error.
+func (r router) Route(ctx context.Context, recipient string) (bridge.Route, error) {
+	u, err := r.resolver.User(ctx, recipient, true)
+	if errors.Is(err, resolver.ErrBadName) {
+		return r.unnamed(ctx, recipient)
+	}
+	route := bridge.Route{Terms: r.terms(recipient)}
+	if err == nil {
+		route.Situation, route.Remote, route.Via = bridge.Verified, u.Org.Record.Policy, u.Org
+		route.Recipient = message.Party{Name: u.Address, Signet: u.Signet}
+		route.Destination = message.Party{Name: u.Org.Name, Signet: u.Org.Signet}
+		return route, nil
+	}
+	if ctx.Err() != nil {
+		return bridge.Route{}, ctx.Err()
+	}
+	return failed(route, err), nil
+}
+
+// unnamed is for an address that no signet can be for: the domain's record alone decides.
+func (r router) unnamed(ctx context.Context, recipient string) (bridge.Route, error) {
+	route := bridge.Route{Situation: bridge.NoSignet, Terms: r.terms(recipient), Why: "a signet cannot carry this address"}
+	d, err := r.resolver.Org(ctx, domainOf(recipient))
+	switch {
+	case err == nil:
+		route.Remote = d.Record.Policy
+		return route, nil
+	case ctx.Err() != nil:
+		return bridge.Route{}, ctx.Err()
+	case errors.Is(err, resolver.ErrBadName): // a domain that is no host name publishes nothing
+		route.Situation = bridge.NoRecord
+		return route, nil
+	}
+	return failed(route, err), nil
+}
+
+// failed puts a verdict of the resolver into a route.
+func failed(route bridge.Route, err error) bridge.Route {
+	route.Situation, route.Why = bridge.Unreachable, err.Error()
+	for _, s := range situations {
+		if errors.Is(err, s.verdict) {
+			route.Situation = s.is
+			break
+		}
+	}
+	e, ok := errors.AsType[*resolver.Error](err)
+	if !ok {
+		return route
+	}
+	if e.Change != nil {
+		route.Life = e.Change.Life
+	}
+	if route.Situation == bridge.NoSignet {
+		route.Remote = record.Strict // what is not known is not lowered
+		if e.Domain != nil {
+			route.Remote = e.Domain.Record.Policy
+		}
+	}
+	return route
+}
+
+// Forget drops what is cached of a recipient.
+func (r router) Forget(recipient string) { r.resolver.Forget(recipient) }
+
+// floors are the configuration's names.
+var floors = map[string]bridge.Floor{"dime": bridge.FloorDIME, "hold": bridge.FloorHold}
+
+func (r router) terms(recipient string) bridge.Terms {
+	floor := r.policy.Floor
+	if d, ok := r.policy.Domains[domainOf(recipient)]; ok {
+		floor = d.Floor
+	}
+	return bridge.Terms{Floor: floors[floor]}
+}
+
+// author is the users' agent in the bridge's words.
+type author struct{ keeper *trustful.Keeper }
+
+// remotes are a record's policies in trustful's words.
+var remotes = map[record.Policy]trustful.Remote{
+	record.Experimental: trustful.Experimental, record.Mixed: trustful.Mixed, record.Strict: trustful.Strict,
+}
+
+func (a author) Draft(ctx context.Context, address string, r bridge.Route) (bridge.Draft, error) {
+	d, err := a.keeper.Prepare(ctx, trustful.Outgoing{Author: address, Recipient: r.Recipient, Destination: r.Destination, Remote: remotes[r.Remote]})
+	switch {
+	case err == nil:
+		return d, nil
+	case errors.Is(err, trustful.ErrHeld):
+		return nil, errors.Join(bridge.ErrUntrusted, err)
+	case errors.Is(err, trustful.ErrUnavailable):
+		return nil, errors.Join(bridge.ErrUnavailable, err)
+	case errors.Is(err, trustful.ErrAddress), errors.Is(err, trustful.ErrNotOurs):
+		return nil, errors.Join(bridge.ErrSender, err)
+	}
+	return nil, err
+}
+
+// carrier is the DMTP client in the bridge's words. It looks at every message before it leaves, when somebody wants to.
+type carrier struct {
+	client  *dmtpclient.Client
+	origins organizations
+	look    func(octets []byte)
+}
+
+func (c carrier) Carry(ctx context.Context, origin string, r bridge.Route, octets []byte) (dmtpclient.Receipt, error) {
+	org, err := c.origins.get(origin)
+	if err != nil {
+		return dmtpclient.Receipt{}, err
+	}
+	own, err := org.current().Fingerprint(signet.Full)
+	if err != nil {
+		return dmtpclient.Receipt{}, err
+	}
+	theirs, err := r.Destination.Signet.Fingerprint(signet.Full)
+	if err != nil {
+		return dmtpclient.Receipt{}, err
+	}
+	if c.look != nil {
+		c.look(octets)
+	}
+	env := dmtpclient.Envelope{Origin: origin, Destination: r.Destination.Name, OriginSignet: own, DestinationSignet: theirs}
+	return c.client.Deliver(ctx, target(r.Via.(*resolver.Domain).Target()), env, octets)
+}

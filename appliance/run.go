@@ -1,0 +1,88 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Run serves until ctx ends, and then ends the sessions in order. It returns nil after a clean stop, or the first fault
+// of a part, which ends all others. Close is still to be called.
+func (a *Appliance) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var parts sync.WaitGroup
+	start := func(name string, f func(context.Context) error) {
+		parts.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+	}
+	for kind, l := range map[string]struct {
+		open  []net.Listener
+		serve func(context.Context, net.Listener) error
+	}{
+		"submission": {a.listeners.submission, a.submission.Serve},
+		"dmtp":       {a.listeners.dmtp, a.server.Serve},
+		"dmtp dual":  {a.listeners.dual, a.server.ServeDual},
+		"health":     {a.listeners.health, func(ctx context.Context, ln net.Listener) error { return health(ctx, ln, ctx.Err) }},
+	} {
+		for _, ln := range l.open {
+			a.Log.Info("listening", "kind", kind, "address", ln.Addr().String())
+			start(kind, func(ctx context.Context) error { return l.serve(ctx, ln) })
+		}
+	}
+	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner}) })
+	start("sweep", a.sweep)
+	<-ctx.Done()
+	parts.Wait()
+	a.inbound.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// sweepEvery is how often what has had its time is destroyed or closed.
+const sweepEvery = time.Hour
+
+// sweep destroys the keys whose grace has ended and closes inbound flights that nobody will end. A fault is told, not
+// fatal: mail goes on.
+func (a *Appliance) sweep(ctx context.Context) error {
+	for {
+		if n, err := a.keeper.Sweep(ctx); err != nil && ctx.Err() == nil {
+			a.Log.Error("keys past their grace could not be destroyed", "error", err)
+		} else if n > 0 {
+			a.Log.Info("keys destroyed at the end of their grace", "count", n)
+		}
+		if abandoned, _, err := a.vault.SweepInbound(ctx, a.Now()); err != nil && ctx.Err() == nil {
+			a.Log.Error("inbound outcomes could not be swept", "error", err)
+		} else if abandoned > 0 {
+			a.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(sweepEvery):
+		}
+	}
+}
+
+// listenRemedy says what to do about a socket that cannot be opened.
+func listenRemedy(err error) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return errors.New("in use by another process: stop that one, or choose another port")
+	case errors.Is(err, os.ErrPermission):
+		return errors.New("not permitted to this user: ports below 1024 need CAP_NET_BIND_SERVICE (setcap, or AmbientCapabilities in systemd)")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return errors.New("is no address of this machine")
+	}
+	return err
+}

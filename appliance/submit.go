@@ -1,0 +1,62 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"dimegate/bridge/handoff"
+	"dimegate/bridge/queue"
+	"dimegate/bridge/smtpwire"
+	"dimegate/bridge/submission"
+)
+
+// acceptor puts what the inner mail servers send into the queue.
+type acceptor struct{ queue *queue.Queue }
+
+// bodies and returns are RFC 6152's, 3030's and 3461's keywords; what was not said is the zero value.
+var (
+	bodies  = map[string]queue.BodyType{"8BITMIME": queue.Body8BitMIME, "BINARYMIME": queue.BodyBinaryMIME}
+	returns = map[string]queue.Return{"HDRS": queue.ReturnHeaders, "FULL": queue.ReturnFull}
+	notices = map[string]queue.Notify{
+		"NEVER": queue.NotifyNever, "SUCCESS": queue.NotifySuccess, "FAILURE": queue.NotifyFailure, "DELAY": queue.NotifyDelay,
+	}
+)
+
+func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.Reader) error {
+	e := queue.Envelope{
+		ReversePath: env.From, SMTPUTF8: env.UTF8, EnvelopeID: env.EnvID, Peer: env.Client.Addr().String(),
+		Body: bodies[strings.ToUpper(env.Body)], Return: returns[strings.ToUpper(env.Ret)],
+	}
+	for _, to := range env.To {
+		r := queue.Recipient{Address: to.Address, Original: to.Orcpt}
+		for _, n := range to.Notify {
+			r.Notify |= notices[strings.ToUpper(n)]
+		}
+		e.Recipients = append(e.Recipients, r)
+	}
+	_, err := a.queue.Accept(ctx, e, body)
+	switch {
+	case errors.Is(err, queue.ErrFull):
+		return errors.Join(submission.ErrFull, err)
+	case errors.Is(err, queue.ErrEnvelope):
+		return errors.Join(submission.ErrContent, err)
+	}
+	return err
+}
+
+// notifier hands notices to the sender's own mail server, with the null reverse-path.
+type notifier struct{ inner inner }
+
+func (n notifier) Notify(ctx context.Context, m queue.Mail) error {
+	s, err := n.inner.Server(domainOf(m.To))
+	if err != nil {
+		return errors.Join(queue.ErrRefused, err)
+	}
+	err = s.Deliver(ctx, handoff.Delivery{To: m.To, UTF8: m.SMTPUTF8, Message: smtpwire.Octets(m.Octets)})
+	if e, ok := errors.AsType[*smtpwire.Error](err); ok && !e.Temporary() {
+		return errors.Join(queue.ErrRefused, err)
+	}
+	return err
+}
