@@ -36,6 +36,8 @@ type stdio struct {
 // commands is the whole command line, in the order of the help text.
 var commands = []command{
 	initCommand,
+	runCommand,
+	demoCommand,
 	configCommand,
 	signetCommand,
 	recordCommand,
