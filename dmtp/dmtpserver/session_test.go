@@ -648,7 +648,7 @@ func TestLimits(t *testing.T) {
 			r := run(t, c)
 			tt.script(dialTLS(t, r.single), r)
 			r.stop()
-			if n := r.s.guard.sessions; n != 0 {
+			if n := r.s.guard.count(); n != 0 {
 				t.Errorf("%d sessions are still counted", n)
 			}
 		})
@@ -735,4 +735,10 @@ func TestNew(t *testing.T) {
 			t.Error(name)
 		}
 	}
+}
+
+func (g *guard) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.sessions
 }
