@@ -7,22 +7,27 @@ import (
 	"time"
 )
 
-// A cache holds at most max values until each one's time; the one unused longest gives way. Safe for concurrent use.
+// A cache holds at most max values, of at most maxOctets together, until each one's time; those unused longest give way.
+// Safe for concurrent use.
 type cache[V any] struct {
-	mu    sync.Mutex
-	max   int
-	order *list.List // of *entry[V], the last used in front
-	byKey map[string]*list.Element
+	mu        sync.Mutex
+	max       int
+	maxOctets int
+	octets    func(V) int // about how much memory a value takes: what others choose the size of must be counted
+	held      int
+	order     *list.List // of *entry[V], the last used in front
+	byKey     map[string]*list.Element
 }
 
 type entry[V any] struct {
-	key   string
-	value V
-	until time.Time
+	key    string
+	value  V
+	until  time.Time
+	octets int
 }
 
-func newCache[V any](max int) *cache[V] {
-	return &cache[V]{max: max, order: list.New(), byKey: map[string]*list.Element{}}
+func newCache[V any](max, maxOctets int, octets func(V) int) *cache[V] {
+	return &cache[V]{max: max, maxOctets: maxOctets, octets: octets, order: list.New(), byKey: map[string]*list.Element{}}
 }
 
 // get returns the value of key if its time has not come at now.
@@ -52,9 +57,10 @@ func (c *cache[V]) put(key string, v V, until, now time.Time) {
 	if !now.Before(until) {
 		return
 	}
-	c.byKey[key] = c.order.PushFront(&entry[V]{key, v, until})
-	if c.order.Len() > c.max {
-		c.drop(c.order.Back())
+	n := len(key) + c.octets(v)
+	c.byKey[key] = c.order.PushFront(&entry[V]{key, v, until, n})
+	for c.held += n; c.order.Len() > c.max || c.held > c.maxOctets; {
+		c.drop(c.order.Back()) // at last v itself, if it alone is too much
 	}
 }
 
@@ -68,9 +74,47 @@ func (c *cache[V]) forget(key string) {
 }
 
 func (c *cache[V]) drop(el *list.Element) {
-	delete(c.byKey, el.Value.(*entry[V]).key)
-	c.order.Remove(el)
+	e := c.order.Remove(el).(*entry[V])
+	delete(c.byKey, e.key)
+	c.held -= e.octets
 }
+
+// Sizes of what is cached, in octets, roughly.
+
+const smallValue = 256 // what every value takes beside what is counted
+
+func chainOctets(chain []Link) int {
+	n := smallValue
+	for _, l := range chain {
+		n += smallValue
+		for _, r := range l.Records {
+			n += 2*len(r) + 16 // the text, and the record itself
+		}
+	}
+	return n
+}
+
+func (a *Answer) octets() int   { return chainOctets(a.Chain) }
+func (e *DNSError) octets() int { return chainOctets(e.Chain) }
+func (z *zone) octets() int     { return chainOctets(z.chain) }
+
+func (c *cut) octets() int {
+	if c.zone == nil {
+		return smallValue
+	}
+	return c.zone.octets()
+}
+
+func (e *Evidence) octets() int {
+	if e == nil {
+		return 0
+	}
+	return chainOctets(e.Chain) + 2*len(e.Record) + smallValue*(len(e.Hosts)+len(e.Refused))
+}
+
+func (d *Domain) octets() int     { return d.Evidence.octets() + 4*d.Signet.Size() + smallValue }
+func (c *cachedUser) octets() int { return c.evidence.octets() + 4*c.signet.Size() + smallValue }
+func (e *Error) octets() int      { return e.Evidence.octets() + smallValue }
 
 // A flight lets one of several callers that want the same thing fetch it for all. Safe for concurrent use.
 type flight[V any] struct {

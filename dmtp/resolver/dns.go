@@ -21,6 +21,7 @@ const (
 	maxAnswers     = 8192
 	maxCuts        = 8192
 	maxServers     = 4
+	cacheOctets    = 32 << 20 // of each cache here and of the resolver's
 )
 
 var errNoAnchor = errors.New("no trust anchor above this name")
@@ -68,9 +69,8 @@ func NewDNS(c DNSConfig) (*DNS, error) {
 	}
 	d := &DNS{
 		servers: c.Servers, anchors: c.Anchors, trustAD: c.TrustAD, now: c.Now, exchange: exchange,
-		answers: newCache[*Answer](maxAnswers), failures: newCache[*DNSError](maxAnswers),
-		tops: newCache[*zone](maxAnchors), cuts: newCache[*cut](maxCuts),
 	}
+	d.flush()
 	if d.anchors == nil {
 		d.anchors = RootAnchors()
 	}
@@ -78,6 +78,12 @@ func NewDNS(c DNSConfig) (*DNS, error) {
 		d.now = time.Now
 	}
 	return d, nil
+}
+
+// flush makes the caches, empty.
+func (d *DNS) flush() {
+	d.answers, d.failures = newCache(maxAnswers, cacheOctets, (*Answer).octets), newCache(maxAnswers, cacheOctets, (*DNSError).octets)
+	d.tops, d.cuts = newCache(maxAnchors, cacheOctets, (*zone).octets), newCache(maxCuts, cacheOctets, (*cut).octets)
 }
 
 // An Answer is a look-up's result that may be used as far as its State goes: Secure or Insecure. It is shared between

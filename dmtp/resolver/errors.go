@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Verdicts on a domain or an address that cannot be used (dmtp chapter 8.11). An *Error is one of them.
@@ -33,8 +34,13 @@ type Error struct {
 	Evidence *Evidence    // as far as it got
 }
 
+// Error names the domain, never the address: errors are logged.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%s: %v", e.Name, e.Verdict)
+	name := e.Name
+	if _, domain, ok := strings.Cut(name, "@"); ok {
+		name = "*@" + domain
+	}
+	s := fmt.Sprintf("%s: %v", name, e.Verdict)
 	if e.Why != "" {
 		s += ": " + e.Why
 	}

@@ -29,7 +29,7 @@ func (d *DNS) fetch(ctx context.Context, b *budget, name string, typ uint16) (*r
 	}
 	var last error
 	first := d.preferred.Load()
-	for try := range maxTries {
+	for try := range min(maxTries, 2*len(d.servers)) {
 		at := (first + uint32(try) + b.shift) % uint32(len(d.servers))
 		r, err := d.fetchFrom(ctx, d.servers[at], name, typ)
 		if err == nil {

@@ -236,7 +236,7 @@ func TestNames(t *testing.T) {
 
 func TestCache(t *testing.T) {
 	now := time.Now()
-	c := newCache[int](3)
+	c := newCache(3, 1000, func(n int) int { return 10 * n })
 	for i := range 4 {
 		c.put(fmt.Sprint(i), i, now.Add(time.Minute), now)
 		c.get("0", now)
@@ -253,6 +253,15 @@ func TestCache(t *testing.T) {
 	c.put("2", 9, now, now)
 	if _, ok := c.get("2", now); ok {
 		t.Error("kept without a time")
+	}
+	c.put("a", 60, now.Add(time.Minute), now)
+	c.put("b", 50, now.Add(time.Minute), now)
+	if _, ok := c.get("a", now); ok || c.held != 501 {
+		t.Errorf("%d octets are held", c.held)
+	}
+	c.put("c", 200, now.Add(time.Minute), now)
+	if len(c.byKey) != 0 || c.held != 0 || c.order.Len() != 0 {
+		t.Errorf("%d octets are held of one that is too large", c.held)
 	}
 }
 

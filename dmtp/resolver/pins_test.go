@@ -105,6 +105,9 @@ func TestVerdicts(t *testing.T) {
 				t.Errorf("%v does not say %v", e, below)
 			}
 		}
+		if text := (&Error{Verdict: v, Name: "alice@alpha.test"}).Error(); strings.Contains(text, "alice") || !strings.Contains(text, "alpha.test") {
+			t.Errorf("%q would be logged", text)
+		}
 		e := error(&Error{Verdict: v, Name: "alpha.test", Err: &DNSError{State: Bogus}})
 		if !errors.Is(e, ErrBogus) || verdictOf(fmt.Errorf("x: %w", e)) != v {
 			t.Errorf("%v hides what lies below", e)

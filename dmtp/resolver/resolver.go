@@ -70,8 +70,10 @@ func New(c Config) (*Resolver, error) {
 		return nil, errors.New("resolver: DNS, Fetcher and Store are needed")
 	}
 	r := &Resolver{
-		c: c, now: c.Now, domains: newCache[*Domain](maxDomains), failed: newCache[*Error](maxDomains),
-		users: newCache[*cachedUser](maxUsers), missing: newCache[*Error](maxUsers), alarms: newCache[struct{}](maxDomains),
+		c: c, now: c.Now,
+		domains: newCache(maxDomains, cacheOctets, (*Domain).octets), failed: newCache(maxDomains, cacheOctets, (*Error).octets),
+		users: newCache(maxUsers, 2*cacheOctets, (*cachedUser).octets), missing: newCache(maxUsers, cacheOctets, (*Error).octets),
+		alarms: newCache(maxDomains, cacheOctets, func(struct{}) int { return smallValue }),
 	}
 	if r.now == nil {
 		r.now = time.Now

@@ -279,7 +279,7 @@ func TestHistory(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			o.served[alice] = tt.served
-			n.alarms, n.r.alarms = nil, newCache[struct{}](8)
+			n.alarms, n.r.alarms = nil, newCache(8, 1<<20, func(struct{}) int { return 1 })
 			_, err := n.r.History(t.Context(), alice, full(list[0]))
 			verdict(t, err, ErrUntrusted, tt.why)
 			n.alarmed(t, "substitution")

@@ -141,7 +141,7 @@ func newNetwork(t testing.TB) *network {
 func (n *network) restart(t testing.TB) {
 	t.Helper()
 	d := n.world.dns
-	d.answers, d.failures, d.cuts, d.tops = newCache[*Answer](maxAnswers), newCache[*DNSError](maxAnswers), newCache[*cut](maxCuts), newCache[*zone](maxAnchors)
+	d.flush()
 	var err error
 	n.r, err = New(Config{DNS: d, Fetcher: n, Store: n.store, Judge: CertificateJudge{Roots: n.ca.pool()}, Now: func() time.Time { return n.now },
 		Alarm: func(_ context.Context, a Alarm) { n.alarms = append(n.alarms, a) }})
