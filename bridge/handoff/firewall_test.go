@@ -55,6 +55,9 @@ func TestFirewallRemoves(t *testing.T) {
 		"X-DIME":                  {"X-DIME: y\r\n", true},
 		"X-DIME-anything, folded": {"x-dime-verified:\r\n\tyes\r\n", true},
 		"white before the colon":  {"X-MS-Exchange-Organization-SCL \t: -1\r\n", true},
+		"folded before the colon": {"X-MS-Exchange-Organization-AuthAs\r\n : Internal\r\n", true},
+		"ours, folded before it":  {"Authentication-Results\r\n\t: mx.bravo.example; none\r\n", true},
+		"no field, for us":        {"X-DIME-Verified\x0b: yes\r\n", true},
 		"Exchange's own":          {"X-MS-Exchange-Transport-x: y\r\nX-MS-Exchange-Inbox-Rules-Loop: a\r\n", false},
 		"in the body":             {"Subject: x\r\n\r\nX-DIME: y\r\n", false},
 	}

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"bytes"
 	"io"
 
 	"dimegate/dmtp/message"
@@ -75,6 +76,9 @@ func Export(c *message.Content, id [64]byte) (*Exported, error) {
 	if err != nil || !l.body && len(c.Display)+len(c.Attach) > 0 {
 		return raw(head, c, id), nil
 	}
+	if !headerBlock(block, l.body) {
+		return nil, fail(message.BadLayout, message.TypeOther, "the header block does not end where its layout says")
+	}
 	e := &Exported{Return: l.path, HasReturn: l.path != ""}
 	if l.extra {
 		block, e.Form = append(head.lines(), block...), Legacy
@@ -92,6 +96,15 @@ func Export(c *message.Content, id [64]byte) (*Exported, error) {
 		}
 	}
 	return e, nil
+}
+
+// headerBlock tells whether a reader of the message finds the end of its header where the layout block has it. Otherwise the
+// start of the body could be read as fields that nobody has looked at.
+func headerBlock(block []byte, separator bool) bool {
+	if bytes.HasPrefix(block, crlf) || bytes.Contains(block, []byte("\r\n\r\n")) {
+		return false
+	}
+	return !separator || len(block) == 0 || bytes.HasSuffix(block, crlf)
 }
 
 // checkParts holds the pieces of objects to their grammar: flag 128 on every piece but the last, and no flag that says the

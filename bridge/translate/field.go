@@ -15,9 +15,9 @@ type Field struct {
 // Is reports whether f is a field of that name, in any case.
 func (f Field) Is(name string) bool { return f.Name != nil && bytes.EqualFold(f.Name, []byte(name)) }
 
-// HasPrefix reports whether f is a field whose name begins so, in any case.
+// HasPrefix reports whether f begins so, in any case, be it a field or not.
 func (f Field) HasPrefix(prefix string) bool {
-	return len(f.Name) >= len(prefix) && bytes.EqualFold(f.Name[:len(prefix)], []byte(prefix))
+	return len(f.Raw) >= len(prefix) && bytes.EqualFold(f.Raw[:len(prefix)], []byte(prefix))
 }
 
 // Value is the field's body on one line: unfolded, white space around it gone, nothing decoded.
@@ -59,7 +59,10 @@ func parseField(raw []byte) Field {
 		n++
 	}
 	colon := n
-	for colon < len(raw) && (raw[colon] == ' ' || raw[colon] == '\t') {
+	for colon < len(raw) && (raw[colon] == ' ' || raw[colon] == '\t' || bytes.HasPrefix(raw[colon:], crlf)) {
+		if raw[colon] == '\r' {
+			colon++ // a fold: whoever unfolds first finds a field here
+		}
 		colon++
 	}
 	if n == 0 || colon == len(raw) || raw[colon] != ':' {

@@ -77,21 +77,24 @@ func Prepare(p Preparation, m Message) (Message, Report) {
 	return m, s.report
 }
 
-// Without removes the fields that drop says, and tells which. The body is not touched and not copied; nor is the header block
+// Without removes the fields, and lines that are none, that drop says, and tells which. The body is not touched and not copied; nor is the header block
 // when nothing is removed.
 func Without(m Message, drop func(Field) bool) (Message, []Change) {
 	var gone []Change
 	var signed map[string]bool
 	kept := m.Header[:0:0]
 	for f := range Fields(m.Header) {
-		if f.Name == nil || !drop(f) {
+		if !drop(f) {
 			kept = append(kept, f.Raw...)
 			continue
 		}
 		if gone == nil {
 			signed = signedNames(m.Header)
 		}
-		name := string(f.Name[:min(len(f.Name), maxName)])
+		name := "(no field)"
+		if f.Name != nil {
+			name = string(f.Name[:min(len(f.Name), maxName)])
+		}
 		gone = append(gone, Change{Name: name, Signed: signed[strings.ToLower(name)]})
 	}
 	if gone != nil {

@@ -265,6 +265,9 @@ func FuzzTranslate(f *testing.F) {
 		if got := e.Bytes(); int64(len(got)) != e.Len() {
 			t.Errorf("%v: Len says %d, is %d", e.Form, e.Len(), len(got))
 		}
+		if m, split := e.Message(), Split(e.Bytes()); !bytes.Equal(m.Header, split.Header) || !bytes.Equal(m.Body, split.Body) || m.Separator != split.Separator {
+			t.Errorf("%v: Message ends its header elsewhere", e.Form)
+		}
 		if e.Form != Exact && loneEnds(e.Message().Header) {
 			t.Errorf("%v: a header block with lone CR or LF", e.Form)
 		}

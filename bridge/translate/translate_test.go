@@ -43,8 +43,8 @@ func TestSplit(t *testing.T) {
 }
 
 func TestFields(t *testing.T) {
-	block := "A: b\r\nB : c\r\n d\r\n\te\r\nno field\r\n : continued\r\nC:\r\n: nameless\r\nB\xffd: x\r\nD: last"
-	want := []string{`A=" b"`, `B=" c\r\n d\r\n\te"`, `=""`, `C=""`, `=""`, `=""`, `D=" last"`}
+	block := "A: b\r\nB : c\r\n d\r\n\te\r\nno field\r\n : continued\r\nC:\r\n: nameless\r\nB\xffd: x\r\nE\r\n : f\r\nG \r\n\t \r\n :\r\nD: last"
+	want := []string{`A=" b"`, `B=" c\r\n d\r\n\te"`, `=""`, `C=""`, `=""`, `=""`, `E=" f"`, `G=""`, `D=" last"`}
 	var got []string
 	var joined []byte
 	for f := range Fields([]byte(block)) {
@@ -234,6 +234,12 @@ func TestExportRefuses(t *testing.T) {
 		"a repeated label":       {func(c *message.Content) { c.Common = append(c.Common, "To: t\r\n"...) }, message.BadHeaders},
 		"bare LF in a value":     {func(c *message.Content) { c.Common = append(c.Common, "Organization: a\nb\r\n"...) }, message.BadHeaders},
 		"compressed":             {func(c *message.Content) { c.Display[0].Flags = 4 }, message.BadFlags},
+		"header without its end": {func(c *message.Content) { c.Other = c.Other[:len(c.Other)-2] }, message.BadLayout},
+		"header with two ends":   {func(c *message.Content) { c.Other = append(c.Other, "\r\nX: y\r\n"...) }, message.BadLayout},
+		"header that is an end": {func(c *message.Content) {
+			c.Other = []byte("DIME-Layout: 1 hdr=full body=none\r\n\r\n\r\nX: y\r\n")
+			c.Display = nil
+		}, message.BadLayout},
 		"no last piece":          {func(c *message.Content) { c.Display[0].Flags = message.FlagContinues }, message.BadSpan},
 		"no last piece attached": {func(c *message.Content) { c.Attach = []message.Part{{Flags: message.FlagContinues, Data: []byte("x")}} }, message.BadSpan},
 	}
