@@ -18,7 +18,10 @@ import (
 const maxFile = 2 * signet.MaxSize
 
 // readFile reads a whole file, "-" for standard input. Its error names the file: wrong use.
-func readFile(std stdio, name string) ([]byte, error) {
+func readFile(std stdio, name string) ([]byte, error) { return readUpTo(std, name, maxFile) }
+
+// readUpTo is readFile for files of another bound.
+func readUpTo(std stdio, name string, most int64) ([]byte, error) {
 	in := std.in
 	if name != "-" {
 		f, err := os.Open(name)
@@ -31,12 +34,12 @@ func readFile(std stdio, name string) ([]byte, error) {
 		defer f.Close()
 		in = f
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+	b, err := io.ReadAll(io.LimitReader(in, most+1))
 	switch {
 	case err != nil:
 		return nil, usagef("%s: %w", name, err)
-	case len(b) > maxFile:
-		return nil, usagef("%s: more than %d octets: no file for this command", name, maxFile)
+	case int64(len(b)) > most:
+		return nil, usagef("%s: more than %d octets: no file for this command", name, most)
 	}
 	return b, nil
 }

@@ -41,6 +41,7 @@ var commands = []command{
 	configCommand,
 	signetCommand,
 	recordCommand,
+	messageCommand,
 	keysCommand,
 	versionCommand,
 }
