@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -105,14 +104,6 @@ func sealFailed(std stdio, asJSON bool, file string, v sealView, err error) erro
 	open.fail(err)
 	v.Error, v.Signed = open.Error, false
 	return errors.Join(errReported, printJSON(std.out, v))
-}
-
-// wireForm turns a mail that is stored with bare line feeds into its wire form; one that has a CRLF is in it.
-func wireForm(mail []byte) []byte {
-	if bytes.Contains(mail, []byte("\r\n")) {
-		return mail
-	}
-	return bytes.ReplaceAll(mail, []byte("\n"), []byte("\r\n"))
 }
 
 // A sealer has what it takes to seal by hand.
