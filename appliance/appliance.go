@@ -274,7 +274,7 @@ func (a *Appliance) makeServer() error {
 		Host: a.config.Hostname, Certificates: certificates, Directory: directory{a.keeper}, Domains: a.orgs, Origins: origins{a.resolver},
 		Outcomes: intents{a.vault.Vault, a.Now}, Deliverer: a.inbound, Log: a.Log,
 		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Sessions: a.config.DMTP.MaxSessions, Exempt: a.config.DMTP.Permitted()},
-		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout},
+		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout, Deliver: a.config.Handoff.Timeout},
 	})
 	return err
 }
