@@ -22,7 +22,7 @@ type Host struct {
 
 // A Target is where a destination can be reached.
 type Target struct {
-	Domain string // names the destination, and its connections in the pool
+	Domain string // the destination for which Verify speaks
 	Hosts  []Host // in the order in which they are tried
 	// Verify decides about the certificate of a host, after each handshake and before anything is said: an error is a
 	// refusal, and the next host is tried. It is mandatory; the TLS library itself trusts everything here.
@@ -47,7 +47,7 @@ type Options struct {
 	Timeouts    Timeouts
 	NegativeTTL time.Duration // how long a failed host and port is passed over while another remains; 5m, negative: never
 
-	PerDestination  int           // connections to one destination; 4
+	PerDestination  int           // connections to one DX; 4
 	MaxTransactions int           // messages on one connection; 90, since peers of ours end it after 100
 	IdleTimeout     time.Duration // how long an unused connection is kept; 1m
 	MaxAge          time.Duration // how long a connection is used at all, counted from its certificate check; 10m

@@ -23,6 +23,8 @@ type Conn struct {
 	state  tls.ConnectionState
 	opened time.Time
 
+	verified map[string]bool // the domains whose Verify accepted the certificate
+
 	hello        bool
 	maxSize      uint64 // by EHLO; 0 when none was announced
 	pipelining   bool

@@ -279,7 +279,7 @@ func (c *Conn) handshake(ctx context.Context, t Target) *Error {
 	if err := t.Verify(ctx, c.host, state); err != nil {
 		return &Error{Class: Trust, Host: c.host, Step: "certificate", Err: errors.Join(ErrCertificate, err)}
 	}
-	c.state = state
+	c.state, c.verified = state, map[string]bool{t.Domain: true}
 	c.net, c.br = conn, bufio.NewReaderSize(conn, dmtp.MaxReplyLine)
 	return nil
 }

@@ -1,6 +1,8 @@
 package dmtpclient
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -223,6 +225,34 @@ func TestPool(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatal("still there")
 			}
+		}
+	})
+	t.Run("domains with one DX share it, if each accepts it", func(t *testing.T) {
+		conns.Store(0)
+		c := client(t, func(o *Options) { o.Port = p.port })
+		judged := map[string]int{}
+		for range 2 {
+			for _, domain := range []string{"b.example", "c.example", "d.example"} {
+				target := p.target(false)
+				target.Domain = domain
+				target.Verify = func(context.Context, string, tls.ConnectionState) error {
+					judged[domain]++
+					if domain == "d.example" {
+						return errJudge
+					}
+					return nil
+				}
+				_, err := c.Deliver(t.Context(), target, envelope, message)
+				if refused := domain == "d.example"; refused != (err != nil) || refused && ClassOf(err) != Trust {
+					t.Errorf("%s: %v", domain, err)
+				}
+			}
+		}
+		if judged["b.example"] != 1 || judged["c.example"] != 1 || judged["d.example"] != 4 {
+			t.Errorf("judged %v", judged)
+		}
+		if n := conns.Load(); n != 3 { // one for two domains, and one in each refusal
+			t.Errorf("%d connections", n)
 		}
 	})
 	t.Run("a kept connection that died is no failure", func(t *testing.T) {

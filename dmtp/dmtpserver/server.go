@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"dimegate/dmtp"
@@ -267,7 +268,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, handle func(context
 			}
 			return nil
 		}
-		if ne, ok := errors.AsType[net.Error](err); ok && ne.Temporary() { // out of files, or the peer has gone again
+		if transient(err) {
 			s.c.Log.LogAttrs(ctx, slog.LevelWarn, "dmtp accept", slog.Any("error", err))
 			pause(ctx, 100*time.Millisecond)
 			continue
@@ -287,6 +288,16 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, handle func(context
 			handle(ctx, conn, v)
 		})
 	}
+}
+
+// transient errors of Accept pass: out of files or memory, or a client that has gone again.
+func transient(err error) bool {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // contain ends a panic with its session. What was said with the panic may hold what must not be logged.

@@ -73,9 +73,13 @@ func (s *Server) session(conn net.Conn, v *visit) *session {
 	return &session{s: s, v: v, conn: conn, br: bufio.NewReaderSize(conn, 2*maxRecord)}
 }
 
-// wakeUp interrupts what the session waits for when ctx ends; the returned function takes that back.
+// wakeUp interrupts what the session waits for when ctx ends, and leaves a reply five seconds to go out; the returned function
+// takes that back.
 func (ss *session) wakeUp(ctx context.Context) func() bool {
-	return context.AfterFunc(ctx, func() { ss.conn.SetReadDeadline(time.Unix(1, 0)) })
+	return context.AfterFunc(ctx, func() {
+		ss.conn.SetReadDeadline(time.Unix(1, 0))
+		ss.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
+	})
 }
 
 // close ends TLS in order and the connection with it.
