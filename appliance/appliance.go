@@ -46,6 +46,7 @@ type Appliance struct {
 	config *config.Config
 
 	vault      *keystore.Opened
+	known      resolver.Store // what is remembered of other domains
 	orgs       organizations
 	inner      inner
 	client     *dmtpclient.Client
@@ -80,6 +81,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.vault, err = keystore.Open(ctx, c.Vault, true); err != nil {
 		return nil, err
 	}
+	a.known = keystore.DomainPins{Vault: a.vault.Vault}
 	for _, name := range a.vault.Missing {
 		o.Log.Warn("a seal does not open; another one did", "seal", name)
 	}
@@ -174,7 +176,7 @@ func (a *Appliance) makeResolver() error {
 		return fmt.Errorf("dns.resolvers: %w", err)
 	}
 	a.resolver, err = resolver.New(resolver.Config{
-		DNS: a.dns, Fetcher: fetcher{a.client}, Store: keystore.DomainPins{Vault: a.vault.Vault}, Judge: resolver.CertificateJudge{Roots: roots}, Now: a.Now,
+		DNS: a.dns, Fetcher: fetcher{a.client}, Store: a.known, Judge: resolver.CertificateJudge{Roots: roots}, Now: a.Now,
 		Alarm: func(ctx context.Context, m resolver.Alarm) {
 			a.Log.LogAttrs(ctx, slog.LevelWarn, "alarm: "+m.Kind, slog.String("domain", domainOf(m.Name)), slog.String("text", m.Text))
 		},

@@ -46,6 +46,7 @@ var signetCommand = command{
 			example: "gateway signet split --form crypto --out alice.core.signet alice-example.com.signet",
 			run:     runSignetSplit,
 		},
+		signetFetchCommand,
 	},
 }
 
