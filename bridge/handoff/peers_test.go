@@ -105,3 +105,26 @@ func TestToPostfixAndDovecot(t *testing.T) {
 		t.Errorf("a domain that takes everyone: %+v, %v", got, err)
 	}
 }
+
+// BenchmarkDeliver hands messages of 10 KB over in one kept session, to smtp-sink where there is one.
+func BenchmarkDeliver(b *testing.B) {
+	bench := testpeer.New(b)
+	testpeer.Require(b, "smtp-sink")
+	host, err := bench.Address()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := bench.Sink(b.Context(), "sink", host+":25"); err != nil {
+		b.Fatal(err)
+	}
+	h := New(Config{Address: host + ":25", Name: "gw.bravo.test", MaxMessages: 1 << 30})
+	defer h.Close()
+	m := smtpwire.Octets(strings.Repeat(strings.Repeat("x", 76)+"\r\n", 128))
+	b.SetBytes(m.Len())
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := h.Deliver(b.Context(), Delivery{From: "a@alpha.test", To: "b@bravo.test", Message: m}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

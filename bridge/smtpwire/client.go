@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -249,5 +248,3 @@ func (c *Client) maxSize() int64 {
 	}
 	return n
 }
-
-var _ io.Writer = blockWriter{}

@@ -31,11 +31,10 @@ func (d *dotReader) Read(p []byte) (n int, err error) {
 				return n, io.EOF
 			}
 		}
-		b, err := d.in.Peek(1)
-		if err != nil {
+		if _, err := d.in.Peek(1); err != nil {
 			return n, cutShort(err)
 		}
-		b, _ = d.in.Peek(min(d.in.Buffered(), len(p)-n))
+		b, _ := d.in.Peek(min(d.in.Buffered(), len(p)-n)) // at least that one
 		if i := bytes.IndexByte(b, '\n'); i >= 0 {
 			b = b[:i+1]
 		}

@@ -43,35 +43,38 @@ type Facts struct {
 
 // Examine reads a message to its end.
 func Examine(r io.Reader) (Facts, error) {
-	var f Facts
-	var cr bool
-	line := 0
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.Read(buf)
-		f.Octets += int64(n)
-		for _, c := range buf[:n] {
-			line++
-			if cr != (c == '\n') {
-				f.BareEnds = true
-			}
-			f.FinalEnd = false
-			if c == '\n' {
-				f.FinalEnd = cr
-				f.Longest = max(f.Longest, line)
-				line = 0
-			}
-			cr = c == '\r'
-			f.EightBit = f.EightBit || c > 0x7f
-			f.NUL = f.NUL || c == 0
-		}
-		if err == io.EOF {
-			f.BareEnds = f.BareEnds || cr
-			f.Longest = max(f.Longest, line)
-			return f, nil
-		}
-		if err != nil {
-			return Facts{}, err
-		}
+	var e examiner
+	if _, err := io.Copy(&e, r); err != nil {
+		return Facts{}, err
 	}
+	e.BareEnds = e.BareEnds || e.cr
+	e.Longest = max(e.Longest, e.line)
+	return e.Facts, nil
+}
+
+// An examiner looks at octets as they pass.
+type examiner struct {
+	Facts
+	cr   bool // the last octet was CR
+	line int  // octets of the line
+}
+
+func (e *examiner) Write(p []byte) (int, error) {
+	e.Octets += int64(len(p))
+	for _, c := range p {
+		e.line++
+		if e.cr != (c == '\n') {
+			e.BareEnds = true
+		}
+		e.FinalEnd = false
+		if c == '\n' {
+			e.FinalEnd = e.cr
+			e.Longest = max(e.Longest, e.line)
+			e.line = 0
+		}
+		e.cr = c == '\r'
+		e.EightBit = e.EightBit || c > 0x7f
+		e.NUL = e.NUL || c == 0
+	}
+	return len(p), nil
 }
