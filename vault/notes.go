@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -42,6 +43,37 @@ func (v *Vault) SetNote(ctx context.Context, kind, name string, octets []byte) e
 	return v.update(ctx, func(tx *Tx) error {
 		return tx.exec(`INSERT INTO notes (kind, name, sealed) VALUES (?, ?, ?)
 			ON CONFLICT (kind, name) DO UPDATE SET sealed = excluded.sealed`, kind, name, sealed)
+	})
+}
+
+// UpdateNote replaces the note of a kind and name by what f makes of it, nil when there is none; it is durable on return.
+// Nobody else writes it meanwhile, also in another process. An error of f leaves everything as it was.
+func (v *Vault) UpdateNote(ctx context.Context, kind, name string, f func(old []byte) ([]byte, error)) error {
+	k, err := v.NamedKey(ctx, "notes")
+	if err != nil {
+		return err
+	}
+	defer k.Destroy()
+	return v.update(ctx, func(tx *Tx) error {
+		var sealed, old []byte
+		err := tx.queryRow(`SELECT sealed FROM notes WHERE kind = ? AND name = ?`, []any{kind, name}, &sealed)
+		if err == nil {
+			old, err = OpenOctets(k, PartNote, Label(kind, name), sealed)
+		} else if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("vault: note %q of %s: %w", kind, name, err)
+		}
+		octets, err := f(old)
+		if err != nil {
+			return err
+		}
+		if len(octets) > maxNote {
+			return fmt.Errorf("vault: note %q of %s is over %d octets", kind, name, maxNote)
+		}
+		return tx.exec(`INSERT INTO notes (kind, name, sealed) VALUES (?, ?, ?)
+			ON CONFLICT (kind, name) DO UPDATE SET sealed = excluded.sealed`, kind, name, SealOctets(k, PartNote, Label(kind, name), octets))
 	})
 }
 

@@ -24,20 +24,57 @@ func (p DomainPins) Pin(ctx context.Context, domain string) (*resolver.Pin, erro
 	if err != nil {
 		return nil, err
 	}
+	return readPin(domain, b)
+}
+
+func readPin(domain string, b []byte) (*resolver.Pin, error) {
 	pin := new(resolver.Pin)
-	if err := json.Unmarshal(b, pin); err != nil {
+	err := json.Unmarshal(b, pin)
+	if err == nil {
+		err = pin.Check()
+	}
+	if err == nil && pin.Domain != domain {
+		err = errors.New("is another domain's")
+	}
+	if err != nil {
 		return nil, fmt.Errorf("pin of %s: %w", domain, err)
 	}
 	return pin, nil
 }
 
-// SetPin keeps a pin.
+// SetPin keeps a pin unless another was written since this one was read.
 func (p DomainPins) SetPin(ctx context.Context, pin *resolver.Pin) error {
-	b, err := json.Marshal(pin)
-	if err != nil {
+	if err := pin.Check(); err != nil {
 		return err
 	}
-	return p.Vault.SetNote(ctx, domainPin, pin.Domain, b)
+	next := *pin
+	next.Version++
+	err := p.Vault.UpdateNote(ctx, domainPin, pin.Domain, func(b []byte) ([]byte, error) {
+		stands := &resolver.Pin{}
+		if b != nil {
+			var err error
+			if stands, err = readPin(pin.Domain, b); err != nil {
+				return nil, err
+			}
+		}
+		if stands.Version != pin.Version {
+			return nil, resolver.ErrConflict
+		}
+		return json.Marshal(&next)
+	})
+	if err == nil {
+		pin.Version = next.Version
+	}
+	return err
+}
+
+// Forget drops what is known of a domain.
+func (p DomainPins) Forget(ctx context.Context, domain string) error {
+	err := p.Vault.DropNote(ctx, domainPin, domain)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // Pins lists every domain that is known.
