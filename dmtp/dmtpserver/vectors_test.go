@@ -140,22 +140,22 @@ func newEcho(t *testing.T, set *vectors.Set, known map[string]*signet.Signet, s 
 		}
 	}
 	if s.ReceivedEquals != "" {
-		e.learn(t, set)
+		e.learn(t, set, s.ReceivedEquals)
 	}
 	return e
 }
 
 type actor struct{ Address, Keys, Signet string }
 
-// learn takes origin and destination of the message "simple" from the manifest.
-func (e *echo) learn(t *testing.T, set *vectors.Set) {
+// learn takes origin and destination of the message in file from the manifest.
+func (e *echo) learn(t *testing.T, set *vectors.Set, file string) {
 	t.Helper()
 	for _, raw := range vectors.Part[[]json.RawMessage](t, set, "messages") {
 		var m struct {
-			Name   string
+			File   string
 			Actors json.RawMessage
 		}
-		if json.Unmarshal(raw, &m) != nil || m.Name != "simple" {
+		if json.Unmarshal(raw, &m) != nil || m.File != file {
 			continue
 		}
 		var actors map[string]actor
@@ -167,16 +167,16 @@ func (e *echo) learn(t *testing.T, set *vectors.Set) {
 		e.keys = []OrganizationKey{{Signet: ok(signet.Decode(set.File(t, actors["destination"].Signet)))}}
 		e.names = append(e.names, actors["destination"].Address)
 		keys := vectors.Part[map[string]json.RawMessage](t, set, "keys")
-		var file struct {
+		var owner struct {
 			Scalar vectors.Hex `json:"enc_priv"`
 		}
-		if err := json.Unmarshal(keys[actors["destination"].Keys], &file); err != nil {
+		if err := json.Unmarshal(keys[actors["destination"].Keys], &owner); err != nil {
 			t.Fatal(err)
 		}
-		e.keys[0].Key = must[key.Encryption](t)(key.NewEncryption(file.Scalar))
+		e.keys[0].Key = must[key.Encryption](t)(key.NewEncryption(owner.Scalar))
 		return
 	}
-	t.Fatal("no message simple")
+	t.Fatalf("no message has the file %s", file)
 }
 
 func (e *echo) config(t *testing.T, s transcript.Scenario) Config {
