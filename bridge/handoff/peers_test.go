@@ -123,7 +123,7 @@ func BenchmarkDeliver(b *testing.B) {
 	b.SetBytes(m.Len())
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := h.Deliver(b.Context(), Delivery{From: "a@alpha.test", To: "b@bravo.test", Message: m}); err != nil {
+		if err := h.Deliver(b.Context(), Delivery{From: "a@alpha.test", To: "b@bravo.test", Top: []byte("X: y\r\n"), Message: m}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -19,16 +19,41 @@ func (o Octets) Len() int64        { return int64(len(o)) }
 func (o Octets) Reader() io.Reader { return bytes.NewReader(o) }
 
 // OnTop is m with octets before it.
-func OnTop(top []byte, m Message) Message { return &onTop{top, m} }
+func OnTop(top []byte, m Message) Message {
+	if len(top) == 0 {
+		return m
+	}
+	return &onTop{top, m}
+}
 
 type onTop struct {
 	top []byte
 	m   Message
 }
 
-func (o *onTop) Len() int64 { return int64(len(o.top)) + o.m.Len() }
-func (o *onTop) Reader() io.Reader {
-	return io.MultiReader(bytes.NewReader(o.top), o.m.Reader())
+func (o *onTop) Len() int64        { return int64(len(o.top)) + o.m.Len() }
+func (o *onTop) Reader() io.Reader { return &onTopReader{bytes.NewReader(o.top), o.m.Reader()} }
+
+// onTopReader is io.MultiReader for two, without its buffer.
+type onTopReader struct {
+	top  *bytes.Reader
+	rest io.Reader
+}
+
+func (r *onTopReader) Read(p []byte) (int, error) {
+	if r.top.Len() > 0 {
+		return r.top.Read(p)
+	}
+	return r.rest.Read(p)
+}
+
+func (r *onTopReader) WriteTo(w io.Writer) (int64, error) {
+	n, err := r.top.WriteTo(w)
+	if err != nil {
+		return n, err
+	}
+	k, err := io.Copy(w, r.rest)
+	return n + k, err
 }
 
 // Facts are what a message asks of an SMTP server.

@@ -1,6 +1,7 @@
 package smtpwire
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -32,5 +33,21 @@ func TestExamine(t *testing.T) {
 	}
 	if _, err := Examine(iotest.ErrReader(ErrTooLarge)); err != ErrTooLarge {
 		t.Errorf("a reader that fails: %v", err)
+	}
+}
+
+func TestOnTop(t *testing.T) {
+	m := OnTop([]byte("top\r\n"), Octets("rest"))
+	if m.Len() != 9 {
+		t.Errorf("Len is %d", m.Len())
+	}
+	for range 2 {
+		if err := iotest.TestReader(m.Reader(), []byte("top\r\nrest")); err != nil {
+			t.Error(err)
+		}
+		var b strings.Builder
+		if n, err := io.Copy(&b, m.Reader()); n != 9 || err != nil || b.String() != "top\r\nrest" {
+			t.Errorf("%d, %v, %q", n, err, b.String())
+		}
 	}
 }
