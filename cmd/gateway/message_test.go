@@ -2,13 +2,17 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"dimegate/bridge/translate"
 	"dimegate/dmtp/key"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
@@ -194,5 +198,46 @@ func (w *messageWorld) compare(t *testing.T, v vectorMessage, actor string, view
 	}
 	if !refused && len(view.Signatures) < 3 {
 		t.Errorf("as %s: signatures %v", actor, view.Signatures)
+	}
+}
+
+// TestMessageOpenHeaderMismatch: an author who signs another subject in chunk 33 than in 34 shows neither.
+func TestMessageOpenHeaderMismatch(t *testing.T) {
+	w := openMessageWorld(t)
+	v := w.messages[0]
+	var parties message.Parties
+	pairs := map[string]key.Pair{}
+	for i, role := range []string{"author", "origin", "destination", "recipient"} {
+		a := v.Actors.all[role]
+		s, err := signet.Decode(w.set.File(t, a.Signet))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := key.ParseFile(w.set.File(t, w.keys[a.Keys].File))
+		if err != nil {
+			t.Fatal(err)
+		}
+		*partyOf(&parties, message.Actor(i)), pairs[role] = message.Party{Name: a.Address, Signet: s}, f.Pair
+	}
+	const mail = "Date: today\r\nFrom: a\r\nTo: b\r\nSubject: one\r\n\r\nbody\r\n"
+	for subject, want := range map[string]string{"one": "", "two": "HeaderMismatch"} {
+		c, err := translate.Import(translate.Envelope{Author: parties.Author.Name}, []byte(mail))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Common = bytes.Replace(c.Common, []byte("Subject: one"), []byte("Subject: "+subject), 1)
+		m, err := message.Compose(rand.Reader, parties, c, pairs["author"].Signing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		view := openView{Signatures: map[string]any{}}
+		err = view.open(m.Bytes(), message.Author, pairs["author"].Encryption, parties)
+		if e, ok := errors.AsType[*message.Error](err); ok && e.Class.String() != want || !ok && want != "" {
+			t.Errorf("subject %s: %v, want %q", subject, err, want)
+		}
+		shown := slices.ContainsFunc(view.Chunks, func(c chunkView) bool { return c.Type == message.TypeCommon })
+		if shown != (want == "") || (view.mail != nil) != (want == "") {
+			t.Errorf("subject %s: content shown: %v", subject, shown)
+		}
 	}
 }
