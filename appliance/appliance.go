@@ -208,7 +208,7 @@ func (a *Appliance) makeQueue() error {
 		Hostname: a.config.Hostname, Postmaster: "postmaster@" + a.domains()[0], Now: a.Now, Log: a.Log,
 	})
 	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
-		Router: router{a.resolver, a.config.Policy}, Author: author{a.keeper}, Origin: a.orgs,
+		Router: router{a.resolver, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
 		Carrier: carrier{a.client, a.orgs, a.Sealed}, Domains: a.domains(), Hostname: a.config.Hostname,
 		OwnHosts: []string{a.config.Hostname}, Log: a.Log,
 	})
@@ -226,7 +226,7 @@ func (a *Appliance) domains() []string {
 
 func (a *Appliance) makeInbound() error {
 	a.inbound = bridge.NewInbound(bridge.InboundOptions{
-		Opener: opener{a.keeper}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now},
+		Opener: opener{a.keeper, a.resolver}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now},
 		Firewall: handoff.Firewall{AuthServIDs: []string{a.config.Hostname}}, Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
 	})
 	return nil

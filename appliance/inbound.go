@@ -10,11 +10,15 @@ import (
 	"dimegate/bridge/handoff"
 	"dimegate/dmtp/dmtpserver"
 	"dimegate/dmtp/message"
+	"dimegate/dmtp/resolver"
 	"dimegate/trustful"
 )
 
 // opener is the recipient's agent in the bridge's words.
-type opener struct{ keeper *trustful.Keeper }
+type opener struct {
+	keeper   *trustful.Keeper
+	resolver *resolver.Resolver
+}
 
 // openErrors is what trustful's errors mean to the DMTP server; first match wins. A *message.Error that is in none of the
 // rows is the author's signature or the message itself, by its outcome.
@@ -30,9 +34,17 @@ var openErrors = []struct{ trustful, server error }{
 }
 
 func (o opener) Open(ctx context.Context, in *dmtpserver.Incoming) (*bridge.Letter, error) {
+	override, err := o.resolver.Overridden(ctx, in.Origin, resolver.OverrideBrokenCustody)
+	if err != nil {
+		return nil, err
+	}
+	remote := trustful.Strict // what is not known is not lowered
+	if d, err := o.resolver.Org(ctx, in.Origin); err == nil {
+		remote = remotes[d.Record.Policy]
+	}
 	letter, err := o.keeper.Open(ctx, trustful.Incoming{
 		Message: in.Message, Recipient: in.Recipient, RecipientSignet: in.RecipientSignet,
-		Origin: message.Party{Name: in.Origin, Signet: in.OriginSignet},
+		Origin: message.Party{Name: in.Origin, Signet: in.OriginSignet}, Remote: remote, Override: override,
 	})
 	if err == nil {
 		return &bridge.Letter{Author: letter.Author, Content: letter.Content}, nil

@@ -39,7 +39,11 @@ func (r router) Route(ctx context.Context, recipient string) (bridge.Route, erro
 	if errors.Is(err, resolver.ErrBadName) {
 		return r.unnamed(ctx, recipient)
 	}
-	route := bridge.Route{Terms: r.terms(recipient)}
+	terms, terr := r.terms(ctx, recipient)
+	if terr != nil {
+		return bridge.Route{}, terr
+	}
+	route := bridge.Route{Terms: terms}
 	if err == nil {
 		route.Situation, route.Remote, route.Via = bridge.Verified, u.Org.Record.Policy, u.Org
 		route.Recipient = message.Party{Name: u.Address, Signet: u.Signet}
@@ -54,7 +58,11 @@ func (r router) Route(ctx context.Context, recipient string) (bridge.Route, erro
 
 // unnamed is for an address that no signet can be for: the domain's record alone decides.
 func (r router) unnamed(ctx context.Context, recipient string) (bridge.Route, error) {
-	route := bridge.Route{Situation: bridge.NoSignet, Terms: r.terms(recipient), Why: "a signet cannot carry this address"}
+	terms, err := r.terms(ctx, recipient)
+	if err != nil {
+		return bridge.Route{}, err
+	}
+	route := bridge.Route{Situation: bridge.NoSignet, Terms: terms, Why: "a signet cannot carry this address"}
 	d, err := r.resolver.Org(ctx, domainOf(recipient))
 	switch {
 	case err == nil:
@@ -100,16 +108,20 @@ func (r router) Forget(recipient string) { r.resolver.Forget(recipient) }
 // floors are the configuration's names.
 var floors = map[string]bridge.Floor{"dime": bridge.FloorDIME, "hold": bridge.FloorHold}
 
-func (r router) terms(recipient string) bridge.Terms {
+func (r router) terms(ctx context.Context, recipient string) (bridge.Terms, error) {
 	floor := r.policy.Floor
 	if d, ok := r.policy.Domains[domainOf(recipient)]; ok {
 		floor = d.Floor
 	}
-	return bridge.Terms{Floor: floors[floor]}
+	override, err := r.resolver.Overridden(ctx, domainOf(recipient), resolver.OverrideSMTP)
+	return bridge.Terms{Floor: floors[floor], Override: override}, err
 }
 
 // author is the users' agent in the bridge's words.
-type author struct{ keeper *trustful.Keeper }
+type author struct {
+	keeper   *trustful.Keeper
+	resolver *resolver.Resolver
+}
 
 // remotes are a record's policies in trustful's words.
 var remotes = map[record.Policy]trustful.Remote{
@@ -117,7 +129,11 @@ var remotes = map[record.Policy]trustful.Remote{
 }
 
 func (a author) Draft(ctx context.Context, address string, r bridge.Route) (bridge.Draft, error) {
-	d, err := a.keeper.Prepare(ctx, trustful.Outgoing{Author: address, Recipient: r.Recipient, Destination: r.Destination, Remote: remotes[r.Remote]})
+	override, err := a.resolver.Overridden(ctx, r.Destination.Name, resolver.OverrideBrokenCustody)
+	if err != nil {
+		return nil, err
+	}
+	d, err := a.keeper.Prepare(ctx, trustful.Outgoing{Author: address, Recipient: r.Recipient, Destination: r.Destination, Remote: remotes[r.Remote], Override: override})
 	switch {
 	case err == nil:
 		return d, nil

@@ -38,6 +38,9 @@ const (
 	LeafRefused   LeafType = 49
 	LeafDeferred  LeafType = 50
 	LeafAbandoned LeafType = 51
+
+	// An administrator's decision about another organisation. Subject: of its note. Public: zeros.
+	LeafTrust LeafType = 64
 )
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
@@ -46,6 +49,7 @@ var leafNames = map[LeafType]string{
 	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
+	LeafTrust: "trust",
 }
 
 func (t LeafType) String() string {

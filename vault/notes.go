@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // maxNote bounds a note, in octets.
@@ -49,6 +50,18 @@ func (v *Vault) SetNote(ctx context.Context, kind, name string, octets []byte) e
 // UpdateNote replaces the note of a kind and name by what f makes of it, nil when there is none; it is durable on return.
 // Nobody else writes it meanwhile, also in another process. An error of f leaves everything as it was.
 func (v *Vault) UpdateNote(ctx context.Context, kind, name string, f func(old []byte) ([]byte, error)) error {
+	return v.updateNote(ctx, kind, name, f, nil)
+}
+
+// DecideNote is UpdateNote for an administrator's decision: its payload goes into the log in the same commit, with its
+// opening in the clear. When f makes nothing of the note, it is removed.
+func (v *Vault) DecideNote(ctx context.Context, kind, name string, payload []byte, now time.Time, f func(old []byte) ([]byte, error)) error {
+	d := NewDigest("note", []byte(kind), []byte{0}, []byte(name))
+	subject := ID(d[:len(ID{})])
+	return v.updateNote(ctx, kind, name, f, func(tx *Tx) error { return v.attestKey(tx, LeafTrust, subject, payload, now) })
+}
+
+func (v *Vault) updateNote(ctx context.Context, kind, name string, f func(old []byte) ([]byte, error), then func(*Tx) error) error {
 	k, err := v.NamedKey(ctx, "notes")
 	if err != nil {
 		return err
@@ -69,11 +82,19 @@ func (v *Vault) UpdateNote(ctx context.Context, kind, name string, f func(old []
 		if err != nil {
 			return err
 		}
-		if len(octets) > maxNote {
+		switch {
+		case len(octets) > maxNote:
 			return fmt.Errorf("vault: note %q of %s is over %d octets", kind, name, maxNote)
+		case octets == nil:
+			err = tx.exec(`DELETE FROM notes WHERE kind = ? AND name = ?`, kind, name)
+		default:
+			err = tx.exec(`INSERT INTO notes (kind, name, sealed) VALUES (?, ?, ?)
+				ON CONFLICT (kind, name) DO UPDATE SET sealed = excluded.sealed`, kind, name, SealOctets(k, PartNote, Label(kind, name), octets))
 		}
-		return tx.exec(`INSERT INTO notes (kind, name, sealed) VALUES (?, ?, ?)
-			ON CONFLICT (kind, name) DO UPDATE SET sealed = excluded.sealed`, kind, name, SealOctets(k, PartNote, Label(kind, name), octets))
+		if err == nil && then != nil {
+			err = then(tx)
+		}
+		return err
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"dimegate/dmtp/resolver"
 	"dimegate/vault"
@@ -68,14 +69,47 @@ func (p DomainPins) SetPin(ctx context.Context, pin *resolver.Pin) error {
 	return err
 }
 
-// Forget drops what is known of a domain.
-func (p DomainPins) Forget(ctx context.Context, domain string) error {
-	err := p.Vault.DropNote(ctx, domainPin, domain)
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil
-	}
-	return err
+// A Decision is what an administrator decided about a domain, as the log keeps it.
+type Decision struct {
+	Domain string    `json:"domain"`
+	What   string    `json:"what"`
+	Until  time.Time `json:"until,omitzero"`
+	By     string    `json:"by"`
+	Why    string    `json:"why"`
 }
+
+// Decide changes the pin of a domain, an empty one when there is none, and logs the decision in the same commit. When
+// change returns false the pin is dropped.
+func (p DomainPins) Decide(ctx context.Context, d Decision, now time.Time, change func(*resolver.Pin) (keep bool, err error)) error {
+	payload, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return p.Vault.DecideNote(ctx, domainPin, d.Domain, payload, now, func(b []byte) ([]byte, error) {
+		pin := &resolver.Pin{Domain: d.Domain}
+		if b != nil {
+			read, err := readPin(d.Domain, b)
+			if err != nil && d.What != Forget {
+				return nil, err
+			} else if err == nil {
+				pin = read
+			} else {
+				pin.Version = 1 // there is something to forget
+			}
+		}
+		if keep, err := change(pin); err != nil || !keep {
+			return nil, err
+		}
+		pin.Version++
+		if err := pin.Check(); err != nil {
+			return nil, err
+		}
+		return json.Marshal(pin)
+	})
+}
+
+// Forget is the Decision that drops a pin, also one that cannot be read.
+const Forget = "forget"
 
 // Pins lists every domain that is known.
 func (p DomainPins) Pins(ctx context.Context) ([]*resolver.Pin, error) {

@@ -87,11 +87,31 @@ func TestDomainPins(t *testing.T) {
 	if p, err := pins.Pin(ctx, "alpha.test"); p != nil || err == nil {
 		t.Errorf("another's: %v, %v", p, err)
 	}
-	if err := pins.Forget(ctx, "alpha.test"); err != nil {
+	before, err := v.LogSize(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget := keystore.Decision{Domain: "alpha.test", What: keystore.Forget, By: "admin", Why: "damaged"}
+	for range 2 {
+		if err := pins.Decide(ctx, forget, made, func(*resolver.Pin) (bool, error) { return false, nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	permit := keystore.Decision{Domain: "new.test", What: resolver.OverrideSMTP, Until: made, By: "admin", Why: "w"}
+	if err := pins.Decide(ctx, permit, made, func(p *resolver.Pin) (bool, error) {
+		p.Overrides = append(p.Overrides, &resolver.Override{What: permit.What, Until: permit.Until})
+		return true, nil
+	}); err != nil {
 		t.Error(err)
 	}
-	if err := pins.Forget(ctx, "alpha.test"); err != nil {
-		t.Errorf("twice: %v", err)
+	if p, err := pins.Pin(ctx, "new.test"); err != nil || len(p.Overrides) != 1 || p.Version != 1 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if err := pins.Decide(ctx, permit, made, func(*resolver.Pin) (bool, error) { return true, errors.New("no") }); err == nil {
+		t.Error("a refused decision is no error")
+	}
+	if after, err := v.LogSize(ctx); err != nil || after != before+3 {
+		t.Errorf("%d leaves for three decisions, %v", after-before, err)
 	}
 	if p, err := pins.Pin(ctx, "alpha.test"); p != nil || err != nil {
 		t.Errorf("forgotten: %v, %v", p, err)

@@ -41,6 +41,7 @@ var commands = []command{
 	configCommand,
 	signetCommand,
 	recordCommand,
+	trustCommand,
 	messageCommand,
 	keysCommand,
 	versionCommand,

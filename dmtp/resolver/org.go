@@ -344,12 +344,14 @@ func (r *Resolver) continuity(ctx context.Context, d *Domain, pin *Pin) error {
 	now := r.now()
 	if pin == nil {
 		pin = &Pin{Domain: d.Name}
+	}
+	met := !pin.First.IsZero()
+	if !met {
 		d.FirstUse = d.State != Secure
 		d.Evidence.Continuity = "first use"
 	}
 	pok := d.Signet.SigningKey()
 	known := pin.trusted(pok)
-	met := !pin.First.IsZero()
 	pin.see(d.Record, d.State, now)
 	id := fingerprint(d.Signet, signet.ID)
 	how := "first use"

@@ -65,7 +65,11 @@ const (
 	OverrideVanished      = "record-vanished"       // plain mail though the record vanished
 	OverrideUnsigned      = "unsigned"              // a zone that was secure may be insecure
 	OverrideBrokenCustody = "accept-broken-custody" // user signets that changed without custody, where the policy is mixed
+	OverrideSMTP          = "smtp"                  // plain mail though DMTP, or finding out about it, fails (dmtp chapter 11.2)
 )
+
+// Overrides lists what an Override can permit.
+var Overrides = []string{OverrideVanished, OverrideUnsigned, OverrideBrokenCustody, OverrideSMTP}
 
 // Bounds of a pin.
 const (
@@ -74,6 +78,29 @@ const (
 	unsignedOK = 7 * 24 * time.Hour // OC-26: so long must a DS be gone before a zone that was secure may be insecure
 	listedOK   = trustHold          // so long must a new POK be listed beside a trusted one, where DNSSEC proves nothing
 )
+
+// Overridden tells whether an administrator permits what for a domain now. An error permits nothing.
+func (r *Resolver) Overridden(ctx context.Context, domain, what string) (bool, error) {
+	name, err := NormalDomain(domain)
+	if err != nil {
+		return false, nil // what cannot be a domain has no pin
+	}
+	pin, err := r.c.Store.Pin(ctx, name)
+	return err == nil && pin.overridden(what, r.now()), err
+}
+
+// Trust takes a key, with its text as the record has it, for the domain's by an administrator's word.
+func (p *Pin) Trust(k key.SigningPublic, now time.Time) {
+	pin := p.pok(k)
+	if pin == nil {
+		p.POKs = append(p.POKs, POKPin{Key: k, Text: pokText(k), First: now, Last: now})
+		pin = &p.POKs[len(p.POKs)-1]
+	}
+	pin.Trusted, pin.How = true, "manual"
+	if p.First.IsZero() {
+		p.First, p.Policy = now, record.Strict.String() // until its record says otherwise
+	}
+}
 
 // overridden tells whether the administrator permits what at now.
 func (p *Pin) overridden(what string, now time.Time) bool {
@@ -131,8 +158,16 @@ func (p *Pin) Check() error {
 			return fmt.Errorf("pin of %s: key %d: %w", p.Domain, i+1, err)
 		}
 	}
-	if p.Domain == "" || p.First.IsZero() || len(p.POKs) == 0 {
+	if p.Domain == "" || p.First.IsZero() != (len(p.POKs) == 0) || p.First.IsZero() && len(p.Overrides) == 0 {
 		return fmt.Errorf("pin of %q: incomplete", p.Domain)
+	}
+	for _, o := range p.Overrides {
+		if o == nil || !slices.Contains(Overrides, o.What) || o.Until.IsZero() {
+			return fmt.Errorf("pin of %s: an override that permits nothing, or has no end", p.Domain)
+		}
+	}
+	if p.First.IsZero() {
+		return nil // a domain that was never met, and overrides for it
 	}
 	if _, err := record.ParsePolicy(p.Policy); err != nil {
 		return fmt.Errorf("pin of %s: %w", p.Domain, err)
