@@ -162,15 +162,13 @@ func (v *Vault) claim(tx *Tx, w Want, now, lease time.Time) (Claim, error) {
 	return c, nil
 }
 
-// lostDelay is how much later a row is due for each lease in a row that a dying process left: what kills the process must
-// not be the first thing that the next one does.
-const lostDelay = time.Minute
-
-// freeLeases ends the leases of a process that died: there is one owner, and it is only starting.
+// freeLeases ends the leases of a process that died: there is one owner, and it is only starting. The first time a row is
+// due at once, then after 1, 4, 9 seconds and so on: what kills the process must not be the first thing that the next one
+// does, and an innocent row that was in flight must not wait long.
 func (v *Vault) freeLeases(ctx context.Context) error {
 	return v.update(ctx, func(tx *Tx) error {
-		return tx.exec(`UPDATE queue SET due = ? + lost * ?, lost = lost + 1, owner = NULL, version = version + 1 WHERE owner IS NOT NULL`,
-			v.now().UnixMilli(), lostDelay.Milliseconds())
+		return tx.exec(`UPDATE queue SET due = ? + 1000 * lost * lost, lost = lost + 1, owner = NULL, version = version + 1 WHERE owner IS NOT NULL`,
+			v.now().UnixMilli())
 	})
 }
 

@@ -59,14 +59,39 @@ func (r *Record) Close() { r.key.Destroy() }
 
 // Envelope opens the stored envelope.
 func (r *Record) Envelope() ([]byte, error) {
+	_, envelope, err := r.openEnvelope()
+	return envelope, err
+}
+
+func (r *Record) openEnvelope() (salt, envelope []byte, err error) {
 	b, err := OpenOctets(r.key, PartEnvelope, r.ID[:], r.envelope)
 	if err != nil {
-		return nil, fmt.Errorf("record %v: envelope: %w", r.ID, err)
+		return nil, nil, fmt.Errorf("record %v: envelope: %w", r.ID, err)
 	}
 	if len(b) < saltSize {
-		return nil, fmt.Errorf("record %v: envelope: %w", r.ID, ErrCorrupt)
+		return nil, nil, fmt.Errorf("record %v: envelope: %w", r.ID, ErrCorrupt)
 	}
-	return b[saltSize:], nil
+	return b[:saltSize], b[saltSize:], nil
+}
+
+// Opening computes what the record's intake leaf hides, from the octets and the envelope as they are kept: it opens the
+// leaf's commitment if they are those that were accepted. It reads the whole body.
+func (r *Record) Opening(ctx context.Context) (Opening, error) {
+	salt, envelope, err := r.openEnvelope()
+	if err != nil {
+		return Opening{}, err
+	}
+	body, err := r.Body(ctx)
+	if err != nil {
+		return Opening{}, err
+	}
+	defer body.Close()
+	octets := newDigester("octets")
+	if _, err := io.Copy(octets, body); err != nil {
+		return Opening{}, fmt.Errorf("record %v: body: %w", r.ID, err)
+	}
+	env := NewDigest("envelope", envelope)
+	return Opening{Salt: [32]byte(salt), Payload: append(octets.Sum(nil), env[:]...)}, nil
 }
 
 // Body opens the message as received. The caller closes the reader before the record.

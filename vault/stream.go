@@ -23,8 +23,8 @@ const (
 	PartTrouble   Part = 5 // a queue row's last failure, with the peer's words
 	PartOpening   Part = 6 // salt and payload of a leaf
 	PartKey       Part = 7 // a user's encryption key
-	PartNote      Part = 8 // octets of another room
 	PartPin       Part = 8 // what we know of someone else's user
+	PartNote      Part = 9 // octets of another room
 )
 
 // A sealed stream:

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -112,7 +113,7 @@ func notices(t *testing.T, env queue.Envelope, body string, r queue.Result) (lis
 		time.Sleep(hours(144))
 		synctest.Wait()
 		w.halt()
-		list, left = w.notices, len(w.list())
+		list, left = w.told(), len(w.list())
 	})
 	return list, left
 }
@@ -257,9 +258,10 @@ func TestNoticeOfHostileMail(t *testing.T) {
 func TestNoticeWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, queue.Options{})
-		away := true
+		var away atomic.Bool
+		away.Store(true)
 		w.notify = func(queue.Mail) error {
-			if away {
+			if away.Load() {
 				return errors.New("connection refused")
 			}
 			return nil
@@ -268,7 +270,7 @@ func TestNoticeWaits(t *testing.T) {
 		w.run(always(queue.Result{Class: queue.Permanent, Code: 510, Text: "gone"}))
 		time.Sleep(hours(10))
 		w.restart()
-		away = false
+		away.Store(false)
 		w.run(func(context.Context, *queue.Item) (queue.Result, error) {
 			t.Error("delivered what had failed")
 			return delivered, nil
@@ -278,10 +280,10 @@ func TestNoticeWaits(t *testing.T) {
 		}
 		time.Sleep(hours(4.5))
 		synctest.Wait()
-		if len(w.notices) != 1 || len(w.list()) != 0 {
-			t.Fatalf("%d notices, %d left", len(w.notices), len(w.list()))
+		if len(w.told()) != 1 || len(w.list()) != 0 {
+			t.Fatalf("%d notices, %d left", len(w.told()), len(w.list()))
 		}
-		if p := parse(t, w.notices[0]); p.recipient.Get("Diagnostic-Code") != "x-dmtp; 510 gone" && p.recipient.Get("Diagnostic-Code") != "smtp; 510 gone" {
+		if p := parse(t, w.told()[0]); p.recipient.Get("Diagnostic-Code") != "x-dmtp; 510 gone" && p.recipient.Get("Diagnostic-Code") != "smtp; 510 gone" {
 			t.Errorf("%v", p.recipient)
 		}
 	})
@@ -374,8 +376,8 @@ func TestFullDisk(t *testing.T) {
 		})
 		time.Sleep(hours(3))
 		synctest.Wait()
-		if len(w.tries) != 2 || len(w.list()) != 4 {
-			t.Errorf("tries %v, %d left", w.tries, len(w.list()))
+		if len(w.tried()) != 2 || len(w.list()) != 4 {
+			t.Errorf("tries %v, %d left", w.tried(), len(w.list()))
 		}
 		s.set(false)
 		w.mu.Lock()
@@ -386,7 +388,7 @@ func TestFullDisk(t *testing.T) {
 		if len(w.list()) != 0 {
 			t.Errorf("%d left", len(w.list()))
 		}
-		for to, tries := range w.tries {
+		for to, tries := range w.tried() {
 			if len(tries) != 1 {
 				t.Errorf("%s: tries at %v", to, tries)
 			}

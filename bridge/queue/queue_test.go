@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -124,6 +125,23 @@ func (w *world) Notify(_ context.Context, m queue.Mail) error {
 	}
 	w.notices = append(w.notices, m)
 	return nil
+}
+
+// told returns the notices so far, tried when each recipient's copy was tried.
+func (w *world) told() []queue.Mail {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.notices)
+}
+
+func (w *world) tried() map[string][]time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tries := map[string][]time.Duration{}
+	for to, list := range w.tries {
+		tries[to] = slices.Clone(list)
+	}
+	return tries
 }
 
 func (w *world) accept(env queue.Envelope, body string) queue.Receipt {
@@ -305,12 +323,12 @@ func TestSchedule(t *testing.T) {
 		w.run(always(queue.Result{Class: queue.Network, Reason: "no route"}))
 		time.Sleep(hours(3.9))
 		synctest.Wait()
-		if n := len(w.notices); n != 0 {
+		if n := len(w.told()); n != 0 {
 			t.Errorf("%d notices before four hours", n)
 		}
 		time.Sleep(hours(0.4))
 		synctest.Wait()
-		if n := len(w.notices); n != 1 || !bytes.Contains(w.notices[0].Octets, []byte("Action: delayed")) {
+		if n := len(w.told()); n != 1 || !bytes.Contains(w.told()[0].Octets, []byte("Action: delayed")) {
 			t.Errorf("%d notices after four hours", n)
 		}
 		time.Sleep(hours(130))
@@ -321,11 +339,11 @@ func TestSchedule(t *testing.T) {
 			want = append(want, d)
 		}
 		want = append(want, 120*time.Hour)
-		if got := w.tries["bob@y.example"]; !slices.Equal(got, want) {
+		if got := w.tried()["bob@y.example"]; !slices.Equal(got, want) {
 			t.Errorf("tries at %v,\nwant %v", got, want)
 		}
-		if len(w.notices) != 2 || !bytes.Contains(w.notices[1].Octets, []byte("Action: failed\r\nStatus: 4.4.7\r\n")) {
-			t.Errorf("%d notices", len(w.notices))
+		if len(w.told()) != 2 || !bytes.Contains(w.told()[1].Octets, []byte("Action: failed\r\nStatus: 4.4.7\r\n")) {
+			t.Errorf("%d notices", len(w.told()))
 		}
 		if l := w.list(); len(l) != 0 {
 			t.Errorf("left: %+v", l)
@@ -339,7 +357,12 @@ func TestSchedule(t *testing.T) {
 func TestJitter(t *testing.T) {
 	o := queue.Options{Schedule: []time.Duration{time.Minute, 10 * time.Minute}}
 	r := rand.New(rand.NewPCG(1, 2))
-	o.Rand = func(d time.Duration) time.Duration { return time.Duration(r.Int64N(int64(d))) }
+	var mu sync.Mutex
+	o.Rand = func(d time.Duration) time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return time.Duration(r.Int64N(int64(d)))
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, o)
 		for i := range 20 {
@@ -350,7 +373,7 @@ func TestJitter(t *testing.T) {
 		synctest.Wait()
 		w.halt()
 		different := map[time.Duration]bool{}
-		for _, tries := range w.tries {
+		for _, tries := range w.tried() {
 			if len(tries) != 2 || tries[1] < time.Minute || tries[1] > 66*time.Second {
 				t.Errorf("tries at %v", tries)
 				continue
@@ -412,7 +435,7 @@ func TestClasses(t *testing.T) {
 				})
 				time.Sleep(hours(144))
 				synctest.Wait()
-				tries := w.tries["bob@y.example"]
+				tries := w.tried()["bob@y.example"]
 				if tt.tries != nil && !slices.Equal(tries, tt.tries) {
 					t.Errorf("tries at %v, want %v", tries, tt.tries)
 				}
@@ -420,15 +443,15 @@ func TestClasses(t *testing.T) {
 					t.Errorf("last try after %v, want %v", tries[len(tries)-1], tt.last)
 				}
 				ends := ""
-				for _, m := range w.notices {
+				for _, m := range w.told() {
 					_, after, _ := strings.Cut(string(m.Octets), "\r\nStatus: ")
 					ends, _, _ = strings.Cut(after, "\r\n")
 				}
 				if l := w.list(); len(l) == 1 {
 					ends = l[0].State
 				}
-				if ends != tt.ends || len(w.notices) > 1 {
-					t.Errorf("ends with %q, want %q; %d notices", ends, tt.ends, len(w.notices))
+				if ends != tt.ends || len(w.told()) > 1 {
+					t.Errorf("ends with %q, want %q; %d notices", ends, tt.ends, len(w.told()))
 				}
 			})
 		})
@@ -510,8 +533,8 @@ func TestPoison(t *testing.T) {
 		time.Sleep(hours(3))
 		synctest.Wait()
 		l := w.list()
-		if len(l) != 1 || l[0].State != "held" || l[0].Held != "quarantine" || l[0].Attempts != 5 || len(w.notices) != 0 {
-			t.Fatalf("%+v, %d notices", l, len(w.notices))
+		if len(l) != 1 || l[0].State != "held" || l[0].Held != "quarantine" || l[0].Attempts != 5 || len(w.told()) != 0 {
+			t.Fatalf("%+v, %d notices", l, len(w.told()))
 		}
 		if err := w.Release(t.Context(), l[0].ID); err != nil {
 			t.Fatal(err)
@@ -544,14 +567,14 @@ func TestLostLeases(t *testing.T) {
 			tries = append(tries, time.Since(began).Round(time.Second))
 			w.restart() // with the lease not ended
 		}
-		if tries[0] != 0 || tries[1] != 0 || tries[2] != time.Minute || tries[5] != 4*time.Minute {
+		if tries[0] != 0 || tries[1] != 0 || tries[2] != time.Second || tries[5] != 16*time.Second {
 			t.Errorf("due again after %v", tries)
 		}
 		w.run(always(delivered))
 		time.Sleep(hours(1))
 		synctest.Wait()
-		if i, err := w.Show(t.Context(), r.Entries[0]); err != nil || i.State != "held" || i.Held != "quarantine" || len(w.tries) != 0 {
-			t.Errorf("%+v, %v, tries %v", i, err, w.tries)
+		if i, err := w.Show(t.Context(), r.Entries[0]); err != nil || i.State != "held" || i.Held != "quarantine" || len(w.tried()) != 0 {
+			t.Errorf("%+v, %v, tries %v", i, err, w.tried())
 		}
 	})
 }
@@ -585,11 +608,11 @@ func TestLimits(t *testing.T) {
 		if most != 6 || mostBig != 3 {
 			t.Errorf("%d at one time, %d to one destination", most, mostBig)
 		}
-		if len(w.tries) != 210 || len(w.list()) != 0 {
-			t.Errorf("delivered %d", len(w.tries))
+		if len(w.tried()) != 210 || len(w.list()) != 0 {
+			t.Errorf("delivered %d", len(w.tried()))
 		}
 		for i := range 10 {
-			if at := w.tries[fmt.Sprintf("u@small%d.example", i)][0]; at > 5*time.Second {
+			if at := w.tried()[fmt.Sprintf("u@small%d.example", i)][0]; at > 5*time.Second {
 				t.Errorf("small destination %d waited %v", i, at)
 			}
 		}
@@ -604,17 +627,16 @@ func TestRest(t *testing.T) {
 			w.accept(envelope(fmt.Sprintf("u%d@dead.example", i)), message(10))
 		}
 		total := func() (n int) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			for _, l := range w.tries {
+			for _, l := range w.tried() {
 				n += len(l)
 			}
 			return n
 		}
-		dead := true
+		var dead atomic.Bool
+		dead.Store(true)
 		w.run(func(_ context.Context, it *queue.Item) (queue.Result, error) {
 			time.Sleep(time.Second)
-			if dead {
+			if dead.Load() {
 				return queue.Result{Class: queue.Network}, nil
 			}
 			return delivered, nil
@@ -631,7 +653,7 @@ func TestRest(t *testing.T) {
 		if n := total(); n != before+1 {
 			t.Errorf("%d tries when an administrator wants one", n-before)
 		}
-		dead = false
+		dead.Store(false)
 		time.Sleep(hours(5))
 		synctest.Wait()
 		if n := len(w.list()); n != 0 {
@@ -661,8 +683,8 @@ func TestShutdown(t *testing.T) {
 		}
 		w.run(always(delivered))
 		synctest.Wait()
-		if n := len(w.list()); n != 0 || len(w.tries["quick@z.example"]) != 1 {
-			t.Errorf("%d left, tries %v", n, w.tries)
+		if n := len(w.list()); n != 0 || len(w.tried()["quick@z.example"]) != 1 {
+			t.Errorf("%d left, tries %v", n, w.tried())
 		}
 	})
 }
@@ -689,8 +711,8 @@ func TestRestart(t *testing.T) {
 		w.restart()
 		w.run(always(delivered))
 		synctest.Wait()
-		if n := len(w.list()); n != 0 || len(w.tries) != 5 {
-			t.Errorf("%d left, tries %v", n, w.tries)
+		if n := len(w.list()); n != 0 || len(w.tried()) != 5 {
+			t.Errorf("%d left, tries %v", n, w.tried())
 		}
 	})
 }
@@ -738,8 +760,8 @@ func TestAdmin(t *testing.T) {
 		}
 		close(release)
 		synctest.Wait()
-		if len(w.notices) != 1 || !bytes.Contains(w.notices[0].Octets, []byte("Final-Recipient: rfc822; failed@failed.example\r\nAction: failed\r\nStatus: 5.7.0\r\n")) {
-			t.Errorf("%d notices", len(w.notices))
+		if len(w.told()) != 1 || !bytes.Contains(w.told()[0].Octets, []byte("Final-Recipient: rfc822; failed@failed.example\r\nAction: failed\r\nStatus: 5.7.0\r\n")) {
+			t.Errorf("%d notices", len(w.told()))
 		}
 		if err := w.Release(ctx, ids[0]); err != nil {
 			t.Error(err)
