@@ -17,6 +17,16 @@ type LeafType uint8
 const (
 	LeafIntake LeafType = 1 // a record; public and payload as the escrow specification says
 
+	// Escrow: subject, public and payload as its specification says.
+	LeafRewrap     LeafType = 2 // a record's key, sealed to another escrow key
+	LeafCaseOpened LeafType = 3
+	LeafAnswer     LeafType = 4 // an officer approved or declined
+	LeafPartials   LeafType = 5 // his partials were relayed: with a quorum's, the case counts as opened
+	LeafOpening    LeafType = 6 // the station reported
+	LeafCaseClosed LeafType = 7
+	LeafEpoch      LeafType = 8 // an epoch of an escrow key is in force
+	LeafErasure    LeafType = 9 // an officer of the epoch before erased his share
+
 	// A queue row's life. Subject: the row. Public: record id 16 ‖ zeros 16.
 	LeafRecipient LeafType = 16 // one for each recipient of an accepted message
 	LeafDecision  LeafType = 17
@@ -45,7 +55,9 @@ const (
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
 var leafNames = map[LeafType]string{
-	LeafIntake: "intake", LeafRecipient: "recipient", LeafDecision: "decision", LeafDelivered: "delivered", LeafFailed: "failed",
+	LeafIntake: "intake", LeafRewrap: "re-wrap", LeafCaseOpened: "case opened", LeafAnswer: "answer", LeafPartials: "partials relayed",
+	LeafOpening: "opening reported", LeafCaseClosed: "case closed", LeafEpoch: "epoch in force", LeafErasure: "erasure attested",
+	LeafRecipient: "recipient", LeafDecision: "decision", LeafDelivered: "delivered", LeafFailed: "failed",
 	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",

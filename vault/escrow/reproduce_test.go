@@ -337,7 +337,7 @@ func (r *run) batches(t *testing.T) {
 				t.Errorf("officer %d, entry %d: another partial", v.Index, n)
 			}
 		}
-		st := must[*Statement](t)(Statement{Kind: Approve, Index: v.Index, Time: time.Unix(v.ApprovedAt, 0), Subject: m.Digest(),
+		st := must[*Statement](t)(Statement{Kind: Approval, Index: v.Index, Time: time.Unix(v.ApprovedAt, 0), Subject: m.Digest(),
 			Extra: vault.NewDigest("partials", v.Sealed.b), Size: m.LogSize, Root: m.LogRoot}.Sign(r.signers[v.Index]))
 		same(t, "approval", st.Octets(), &v.Approval)
 	}

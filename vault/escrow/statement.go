@@ -16,7 +16,7 @@ type StatementKind uint8
 const (
 	AttestShare   StatementKind = 1 // an officer has his share of an epoch and checked it
 	AttestErasure StatementKind = 2 // an officer of the epoch before has erased his share
-	Approve       StatementKind = 3 // an officer gives his partials in a case
+	Approval      StatementKind = 3 // an officer gives his partials in a case
 	Decline       StatementKind = 4 // he does not
 	Complaint     StatementKind = 5 // a new officer was dealt a wrong share
 	Request       StatementKind = 6 // the requester asks for a case
@@ -32,7 +32,7 @@ var statementRules = map[StatementKind]struct {
 }{
 	AttestShare:   {name: "attests his share"},
 	AttestErasure: {name: "attests erasure", extra: true},
-	Approve:       {name: "approves", extra: true, tree: true},
+	Approval:      {name: "approves", extra: true, tree: true},
 	Decline:       {name: "declines", tree: true},
 	Complaint:     {name: "complains of a deal", extra: true},
 	Request:       {name: "requests", requester: true, tree: true},
