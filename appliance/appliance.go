@@ -161,7 +161,11 @@ func (a *Appliance) makeResolver() error {
 	if err != nil {
 		return err
 	}
-	c := resolver.DNSConfig{Servers: a.config.DNS.Resolvers, TrustAD: a.config.DNS.TrustAD, Now: a.Now}
+	lists, err := revocationLists(a.config.TLS.CRLFiles)
+	if err != nil {
+		return err
+	}
+	c := resolver.DNSConfig{Servers: a.config.DNS.Resolvers, TrustAD: a.config.DNS.TrustAD, Timeout: a.config.DNS.Timeout, Now: a.Now}
 	if path := a.config.DNS.TrustAnchorFile; path != "" {
 		f, err := os.Open(path)
 		if err != nil {
@@ -176,7 +180,7 @@ func (a *Appliance) makeResolver() error {
 		return fmt.Errorf("dns.resolvers: %w", err)
 	}
 	a.resolver, err = resolver.New(resolver.Config{
-		DNS: a.dns, Fetcher: fetcher{a.client}, Store: a.known, Judge: resolver.CertificateJudge{Roots: roots}, Now: a.Now,
+		DNS: a.dns, Fetcher: fetcher{a.client}, Store: a.known, Judge: resolver.CertificateJudge{Roots: roots, CRLs: lists}, Now: a.Now,
 		Alarm: func(ctx context.Context, m resolver.Alarm) {
 			a.Log.LogAttrs(ctx, slog.LevelWarn, "alarm: "+m.Kind, slog.String("domain", domainOf(m.Name)), slog.String("text", m.Text))
 		},

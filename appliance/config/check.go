@@ -317,6 +317,9 @@ func (c *Config) CheckFiles() error {
 	secretFile(k, "submission.auth_file", c.Submission.AuthFile, "make it, or take the key out")
 	plainFile(k, "dns.trust_anchor_file", c.DNS.TrustAnchorFile)
 	plainFile(k, "tls.ca_file", c.TLS.CAFile)
+	for i, f := range c.TLS.CRLFiles {
+		plainFile(k, fmt.Sprintf("tls.crl_files[%d]", i+1), f)
+	}
 	for _, s := range []struct {
 		key  string
 		seal Seal

@@ -97,7 +97,8 @@ type DNS struct {
 
 // TLS is the [tls] table: what we believe of others.
 type TLS struct {
-	CAFile string `toml:"ca_file"` // PEM; default: the system's store
+	CAFile   string   `toml:"ca_file"`   // PEM; default: the system's store
+	CRLFiles []string `toml:"crl_files"` // revocation lists of those CAs, PEM or DER, read at start; default none
 }
 
 // Vault is the [vault] table: where everything rests, and the seals on it.
@@ -173,6 +174,7 @@ func Default() *Config {
 			MaxSessions: 20,
 			Timeout:     8 * time.Minute,
 		},
+		TLS:    TLS{CRLFiles: []string{}},
 		DNS:    DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
 		Policy: Policy{Floor: "dime"},
 		Queue: Queue{
@@ -280,6 +282,9 @@ func (c *Config) Resolve(folder string) {
 	at(folder, &c.Submission.AuthFile, "")
 	at(folder, &c.DNS.TrustAnchorFile, "")
 	at(folder, &c.TLS.CAFile, "")
+	for i := range c.TLS.CRLFiles {
+		at(folder, &c.TLS.CRLFiles[i], "")
+	}
 	at(folder, &c.Vault.Folder, "vault")
 	if c.Submission.CertificateFile == "" && c.Submission.KeyFile == "" {
 		c.Submission.CertificateFile = filepath.Join(c.DataFolder, "tls/ecdsa.crt")

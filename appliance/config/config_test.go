@@ -213,7 +213,7 @@ func TestDefaultsDoNotLeak(t *testing.T) {
 func TestCheckFiles(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "gateway.toml")
-	if err := os.WriteFile(path, []byte(org+"[vault.host_seal]\nkey_file = \"open.key\"\n[tls]\nca_file = \".\"\n[submission]\nauth_file = \"gone\"\ncertificate_file = \"not.pem\"\nkey_file = \"not.key\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(org+"[vault.host_seal]\nkey_file = \"open.key\"\n[tls]\nca_file = \".\"\ncrl_files = [\"gone.crl\"]\n[submission]\nauth_file = \"gone\"\ncertificate_file = \"not.pem\"\nkey_file = \"not.key\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]os.FileMode{"open.key": 0o640, "not.pem": 0o644, "not.key": 0o600} {
@@ -238,6 +238,7 @@ func TestCheckFiles(t *testing.T) {
 		"vault.host_seal.key_file":     "chmod 600",
 		"vault.signing_seal.key_file":  "no such file",
 		"tls.ca_file":                  "is not a file",
+		"tls.crl_files[1]":             "no such file",
 		"submission.auth_file":         "no such file",
 		"submission.certificate_file":  "not a PEM certificate",
 		"dmtp.certificate[1].key_file": "no such file",

@@ -9,13 +9,11 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Times and sizes of the traffic with recursive resolvers.
+// Tries and sizes of the traffic with recursive resolvers.
 const (
-	udpTimeout  = 2 * time.Second // a try over UDP
-	tcpTimeout  = 5 * time.Second // a try over TCP
-	maxTries    = 4               // in all, over all resolvers
-	udpSize     = 1232            // RFC 9715: what passes without fragments
-	maxMismatch = 16              // datagrams that are not our answer, before the try ends
+	maxTries    = 4    // in all, over all resolvers
+	udpSize     = 1232 // RFC 9715: what passes without fragments
+	maxMismatch = 16   // datagrams that are not our answer, before the try ends
 )
 
 // An exchanger carries one query to one server and brings the answer. It is the network, or a test's.
@@ -70,12 +68,6 @@ func (d *DNS) fetchFrom(ctx context.Context, server, name string, typ uint16) (*
 
 // exchange is the exchanger that uses the network: a new socket, and so a new source port, for each query.
 func exchange(ctx context.Context, network, server string, q *dns.Msg) (*dns.Msg, error) {
-	limit := udpTimeout
-	if network == "tcp" {
-		limit = tcpTimeout
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, network, server)
 	if err != nil {
