@@ -81,6 +81,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.vault, err = keystore.Open(ctx, c.Vault, true); err != nil {
 		return nil, err
 	}
+	a.vault.KeepFree(c.Queue.MinFree)
 	a.known = keystore.DomainPins{Vault: a.vault.Vault}
 	for _, name := range a.vault.Missing {
 		o.Log.Warn("a seal does not open; another one did", "seal", name)

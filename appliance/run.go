@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"dimegate/vault/audit"
 )
 
 // Run serves until ctx ends, and then ends the sessions in order. It returns nil after a clean stop, or the first fault
@@ -39,6 +41,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		}
 	}
 	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner}) })
+	start("checkpoints", a.checkpoints)
 	start("sweep", a.sweep)
 	<-ctx.Done()
 	parts.Wait()
@@ -49,10 +52,20 @@ func (a *Appliance) Run(ctx context.Context) error {
 	return nil
 }
 
+// checkpoints signs the log while it grows.
+func (a *Appliance) checkpoints(ctx context.Context) error {
+	key, err := audit.VaultKey(ctx, a.vault.Vault)
+	if err != nil {
+		return err
+	}
+	return audit.New(a.vault.Vault, key).Run(ctx, a.Log)
+}
+
 // sweepEvery is how often what has had its time is destroyed or closed.
 const sweepEvery = time.Hour
 
-// sweep destroys the keys whose grace has ended and closes inbound flights that nobody will end. A fault is told, not
+// sweep destroys the keys whose grace has ended, closes inbound flights that nobody will end, and empties the write-ahead
+// log of what was destroyed. A fault is told, not
 // fatal: mail goes on.
 func (a *Appliance) sweep(ctx context.Context) error {
 	for {
@@ -65,6 +78,9 @@ func (a *Appliance) sweep(ctx context.Context) error {
 			a.Log.Error("inbound outcomes could not be swept", "error", err)
 		} else if abandoned > 0 {
 			a.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
+		}
+		if err := a.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
+			a.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
 		}
 		select {
 		case <-ctx.Done():

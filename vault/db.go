@@ -33,9 +33,7 @@ type Options struct {
 	// Owner is set by the gateway itself, not by commands beside it: it takes the folder's lock (ErrLocked), frees the
 	// leases of a process that died, and removes body files that no row names.
 	Owner bool
-	// MinFree is how many octets must be free on the folder's file system for a message to be accepted: below it ErrFull.
-	MinFree int64
-	Now     func() time.Time // nil: time.Now. For ids and leases freed at start; what is stored takes its time from the caller
+	Now   func() time.Time // nil: time.Now. For ids and leases freed at start; what is stored takes its time from the caller
 }
 
 // A Vault is an open storage folder on the embedded engine: SQLite in WAL mode with synchronous=FULL. Writes of concurrent
@@ -85,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Vault, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	v := &Vault{dir: o.Dir, host: o.Host, signing: o.Signing, minFree: o.MinFree, now: o.Now, owner: RandomID(), stmts: map[string]*sql.Stmt{}}
+	v := &Vault{dir: o.Dir, host: o.Host, signing: o.Signing, now: o.Now, owner: RandomID(), stmts: map[string]*sql.Stmt{}}
 	path := filepath.Join(o.Dir, dbName)
 	if err := safefile.CheckSecret(o.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: no folder %s: run gateway init", ErrNotFound, o.Dir)
@@ -154,6 +152,10 @@ func (v *Vault) Close() error {
 	}
 	return err
 }
+
+// KeepFree sets how many octets must be free on the folder's file system for a message to be accepted: below it ErrFull.
+// It is called before the vault is used.
+func (v *Vault) KeepFree(octets int64) { v.minFree = octets }
 
 // Archive is the random id of this vault, which labels and leaves carry.
 func (v *Vault) Archive() ID { return v.archive }

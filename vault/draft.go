@@ -30,7 +30,7 @@ type Draft struct {
 	err    error
 }
 
-// NewDraft begins a record. ErrFull when the folder's file system has less room than Options.MinFree, ErrSealed without
+// NewDraft begins a record. ErrFull when the folder's file system has less room than KeepFree says, ErrSealed without
 // the host seal.
 func (v *Vault) NewDraft() (*Draft, error) {
 	if v.host == nil {
@@ -168,7 +168,7 @@ func (v *Vault) bodyPath(name string) string { return filepath.Join(v.dir, bodyD
 // removeFile removes the file of a row that went. What fails is left to the sweep at the next start.
 func (v *Vault) removeFile(name string) { os.Remove(v.bodyPath(name)) }
 
-// checkRoom is ErrFull when the file system has less room than MinFree.
+// checkRoom is ErrFull when the file system has less room than is to stay free.
 func (v *Vault) checkRoom() error {
 	if v.minFree <= 0 {
 		return nil

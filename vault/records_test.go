@@ -309,13 +309,8 @@ func TestSweep(t *testing.T) {
 
 func TestNoRoom(t *testing.T) {
 	f := newVault(t)
-	f.Close()
-	v, err := vault.Open(t.Context(), vault.Options{Dir: f.dir, Host: f.host, MinFree: 1 << 60})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	if _, err := v.NewDraft(); !errors.Is(err, vault.ErrFull) {
+	f.KeepFree(1 << 60)
+	if _, err := f.NewDraft(); !errors.Is(err, vault.ErrFull) {
 		t.Errorf("%v, want ErrFull", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"dimegate/dmtp/signet"
 	"dimegate/internal/safefile"
 	"dimegate/vault"
+	"dimegate/vault/audit"
 )
 
 // A Made says what an installation has, and what of it was made now.
@@ -76,6 +77,9 @@ func Make(ctx context.Context, c *config.Config, now time.Time) (*Made, error) {
 	}
 	slices.SortFunc(m.Seals, func(a, b SealFile) int { return strings.Compare(a.Role, b.Role) })
 	err = m.domains(ctx, c, v.Vault, now)
+	if err == nil {
+		_, err = audit.VaultKey(ctx, v.Vault) // made now, so that it is in the first backup
+	}
 	if cerr := v.Close(); err == nil {
 		err = cerr
 	}

@@ -53,10 +53,10 @@ var names = []struct{ vault, queue error }{
 	{vault.ErrWrongKey, queue.ErrDamaged},
 }
 
-// A namedError is the queue's error with the vault's text.
+// A namedError is the queue's error for one of the vault's.
 type namedError struct{ error, name error }
 
-func (e namedError) Error() string   { return e.error.Error() }
+func (e namedError) Error() string   { return e.name.Error() + ": " + e.error.Error() }
 func (e namedError) Unwrap() []error { return []error{e.name, e.error} }
 
 func named(err error) error {

@@ -44,6 +44,8 @@ var commands = []command{
 	trustCommand,
 	messageCommand,
 	keysCommand,
+	queueCommand,
+	auditCommand,
 	versionCommand,
 }
 

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"dimegate/appliance/spool"
+	"dimegate/bridge/queue"
+	"dimegate/dmtp"
+)
+
+// queueCommand works beside a running gateway: what it changes the gateway sees within seconds.
+var queueCommand = command{
+	name:    "queue",
+	summary: "list outbound mail that waits, and decide about it",
+	sub: []command{
+		{
+			name: "list", summary: "list entries, oldest first: no address is shown",
+			usage:   "[--config FILE] [--json] [DOMAIN]",
+			example: "gateway queue list example.net",
+			run:     runQueueList,
+		},
+		{
+			name: "show", summary: "show all that is known of an entry",
+			usage:   "[--config FILE] [--json] ENTRY",
+			example: "gateway queue show 06h1144ehvsp7tbe5bu11lkaoc",
+			run:     runQueueShow,
+		},
+		queueOperation("retry", "try entries at once", (*queue.Queue).Retry),
+		queueOperation("hold", "hold entries until they are released: they do not expire", (*queue.Queue).Hold),
+		queueOperation("release", "release held entries, also those in quarantine, and try them at once", (*queue.Queue).Release),
+		queueOperation("fail", "end entries as undeliverable: their senders are told", (*queue.Queue).Fail),
+		queueOperation("drop", "end entries without telling anyone", (*queue.Queue).Drop),
+	},
+}
+
+func queueOperation(name, summary string, do func(*queue.Queue, context.Context, string) error) command {
+	return command{
+		name: name, summary: summary,
+		usage:   "[--config FILE] [--json] (ENTRY... | --domain DOMAIN | --all)",
+		example: "gateway queue " + name + " --domain example.net",
+		run: func(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
+			return runQueueOperation(ctx, std, fs, args, name, do)
+		},
+	}
+}
+
+// openQueue opens the queue beside the gateway. The caller calls done.
+func openQueue(ctx context.Context, path string) (q *queue.Queue, done func(), err error) {
+	c, o, err := openSealed(ctx, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return queue.New(spool.Store{Vault: o.Vault}, queue.Options{Hostname: c.Hostname}), func() { o.Close() }, nil
+}
+
+// queuePage is how many entries are read at once.
+const queuePage = 500
+
+// eachEntry calls visit for each entry of a domain, or of all when it is empty.
+func eachEntry(ctx context.Context, q *queue.Queue, domain string, visit func(queue.Info) error) error {
+	after := ""
+	for {
+		list, err := q.List(ctx, domain, after, queuePage)
+		if err != nil {
+			return err
+		}
+		for _, i := range list {
+			if err := visit(i); err != nil {
+				return err
+			}
+		}
+		if len(list) < queuePage {
+			return nil
+		}
+		after = list[len(list)-1].ID
+	}
+}
+
+func runQueueList(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
+	path := fs.String("config", defaultConfig, "configuration `FILE`")
+	asJSON := fs.Bool("json", false, "print JSON, an object a line")
+	rest, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 1 {
+		return usagef("queue list: one domain at most")
+	}
+	domain := ""
+	if len(rest) == 1 {
+		if domain, err = dmtp.Domain(rest[0]); err != nil {
+			return usagef("queue list: %q is not a domain", rest[0])
+		}
+	}
+	q, done, err := openQueue(ctx, *path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	out := bufio.NewWriter(std.out)
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	err = eachEntry(ctx, q, domain, func(i queue.Info) error {
+		if *asJSON {
+			return json.NewEncoder(out).Encode(i)
+		}
+		_, err := fmt.Fprintf(tw, "%s\t%s\t%s\t%d octets\t%s\t%s\n", i.ID, i.Accepted.Local().Format(time.DateTime), i.Domain, i.Octets, standing(i), i.Reason)
+		return err
+	})
+	return errors.Join(err, tw.Flush(), out.Flush())
+}
+
+// standing is an entry's state in a word or two.
+func standing(i queue.Info) string {
+	switch {
+	case i.Active:
+		return "active"
+	case i.Held != "":
+		return "held: " + i.Held
+	case i.Notice != "":
+		return "notice: " + i.Notice
+	}
+	return i.State
+}
+
+func runQueueShow(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
+	path := fs.String("config", defaultConfig, "configuration `FILE`")
+	asJSON := fs.Bool("json", false, "print JSON")
+	rest, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 1 {
+		return usagef("queue show: one entry")
+	}
+	q, done, err := openQueue(ctx, *path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	i, err := q.Show(ctx, rest[0])
+	switch {
+	case errors.Is(err, queue.ErrNotFound):
+		return fmt.Errorf("%s: no such entry: it has ended, or never was", rest[0])
+	case err != nil:
+		return err
+	case *asJSON:
+		return json.NewEncoder(std.out).Encode(i)
+	}
+	return printEntry(std.out, i)
+}
+
+// printEntry is one entry, a line a fact.
+func printEntry(w io.Writer, i queue.Info) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(tw, "%s\t"+format+"\n", append([]any{name}, args...)...)
+	}
+	line("entry", "%s", i.ID)
+	line("message", "%s, %d octets", i.Record, i.Octets)
+	line("domain", "%s", i.Domain)
+	line("state", "%s", standing(i))
+	line("accepted", "%s", i.Accepted.Local().Format(time.RFC3339))
+	line("attempts", "%d", i.Attempts)
+	if i.Last != nil {
+		line("last attempt", "%s", i.Last.Local().Format(time.RFC3339))
+	}
+	if i.Due != nil {
+		line("next", "%s", i.Due.Local().Format(time.RFC3339))
+	}
+	if i.Leg != "" {
+		line("way", "%s: %s", i.Leg, i.Rule)
+	}
+	if i.Class != "" {
+		line("failure", "%s %d %s %s", i.Class, i.Code, i.Status, i.Host)
+	}
+	if i.Reason != "" {
+		line("reason", "%s", i.Reason)
+	}
+	return tw.Flush()
+}
+
+// A queueResult is what became of one entry.
+type queueResult struct {
+	ID    string `json:"id"`
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+}
+
+func runQueueOperation(ctx context.Context, std stdio, fs *flag.FlagSet, args []string, name string, do func(*queue.Queue, context.Context, string) error) error {
+	path := fs.String("config", defaultConfig, "configuration `FILE`")
+	asJSON := fs.Bool("json", false, "print JSON, an object a line")
+	domain := fs.String("domain", "", "all entries of a `DOMAIN`")
+	all := fs.Bool("all", false, "all entries")
+	ids, err := parse(fs, args)
+	if err != nil {
+		return err
+	}
+	given := 0
+	for _, b := range []bool{len(ids) > 0, *domain != "", *all} {
+		if b {
+			given++
+		}
+	}
+	if given != 1 {
+		return usagef("queue %s: entries, or --domain, or --all", name)
+	}
+	if *domain != "" {
+		if *domain, err = dmtp.Domain(*domain); err != nil {
+			return usagef("queue %s: --domain is not a domain", name)
+		}
+	}
+	q, done, err := openQueue(ctx, *path)
+	if err != nil {
+		return err
+	}
+	defer done()
+	bulk := len(ids) == 0
+	if bulk {
+		if err := eachEntry(ctx, q, *domain, func(i queue.Info) error { ids = append(ids, i.ID); return nil }); err != nil {
+			return err
+		}
+	}
+	bad := 0
+	for _, id := range ids {
+		err := do(q, ctx, id)
+		if bulk && (errors.Is(err, queue.ErrState) || errors.Is(err, queue.ErrNotFound)) {
+			continue // not meant: it is not in a state for this, or has ended meanwhile
+		}
+		if err != nil {
+			bad++
+		}
+		if err := printResult(std, id, name, err, *asJSON); err != nil {
+			return err
+		}
+	}
+	if bad > 0 {
+		return errReported
+	}
+	return nil
+}
+
+func printResult(std stdio, id, name string, err error, asJSON bool) error {
+	if asJSON {
+		r := queueResult{ID: id, OK: err == nil}
+		if err != nil {
+			r.Error = err.Error()
+		}
+		return json.NewEncoder(std.out).Encode(r)
+	}
+	if err != nil {
+		fmt.Fprintf(std.err, "gateway: queue %s %s: %v\n", name, id, err)
+		return nil
+	}
+	_, err = fmt.Fprintf(std.out, "%s  %s\n", id, name)
+	return err
+}
