@@ -310,7 +310,12 @@ func (c *Config) CheckFiles() error {
 	} else if !st.IsDir() {
 		k.bad("data_folder", "%s is not a folder", c.DataFolder)
 	}
-	certificate(k, "submission.", c.Submission.CertificateFile, c.Submission.KeyFile)
+	if len(faults) > 0 {
+		return faults // by default all else rests there: one line says more than nine
+	}
+	if !slices.Contains(c.DMTP.Certificates, Certificate{c.Submission.CertificateFile, c.Submission.KeyFile}) { // else once is enough
+		certificate(k, "submission.", c.Submission.CertificateFile, c.Submission.KeyFile)
+	}
 	for i, p := range c.DMTP.Certificates {
 		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile)
 	}

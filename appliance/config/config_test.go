@@ -213,7 +213,7 @@ func TestDefaultsDoNotLeak(t *testing.T) {
 func TestCheckFiles(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "gateway.toml")
-	if err := os.WriteFile(path, []byte(org+"[vault.host_seal]\nkey_file = \"open.key\"\n[tls]\nca_file = \".\"\ncrl_files = [\"gone.crl\"]\n[submission]\nauth_file = \"gone\"\ncertificate_file = \"not.pem\"\nkey_file = \"not.key\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("data_folder = \"data\"\n"+org+"[vault.host_seal]\nkey_file = \"open.key\"\n[tls]\nca_file = \".\"\ncrl_files = [\"gone.crl\"]\n[submission]\nauth_file = \"gone\"\ncertificate_file = \"not.pem\"\nkey_file = \"not.key\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]os.FileMode{"open.key": 0o640, "not.pem": 0o644, "not.key": 0o600} {
@@ -226,7 +226,13 @@ func TestCheckFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	faults, ok := errors.AsType[config.Faults](c.CheckFiles())
-	if !ok {
+	if !ok || len(faults) != 1 || faults[0].Key != "data_folder" || !strings.Contains(faults[0].Reason, "gateway init") {
+		t.Errorf("without the data folder: %v", faults)
+	}
+	if err := os.Mkdir(filepath.Join(folder, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if faults, ok = errors.AsType[config.Faults](c.CheckFiles()); !ok {
 		t.Fatal("nothing is wrong, or not said as faults")
 	}
 	said := map[string]string{}
@@ -234,7 +240,6 @@ func TestCheckFiles(t *testing.T) {
 		said[f.Key] = f.Reason
 	}
 	for key, part := range map[string]string{
-		"data_folder":                  "gateway init",
 		"vault.host_seal.key_file":     "chmod 600",
 		"vault.signing_seal.key_file":  "no such file",
 		"tls.ca_file":                  "is not a file",
