@@ -110,7 +110,7 @@ func (a *Appliance) makeInner() error {
 			s = handoff.New(handoff.Config{
 				Address: o.Inner, Name: a.config.Hostname, LMTP: a.config.Handoff.LMTP,
 				TLS: tlsPolicies[a.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-				MaxSessions: a.config.Handoff.MaxSessions,
+				MaxSessions: a.config.Handoff.MaxSessions, Log: a.Log,
 			})
 			servers[o.Inner] = s
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -52,6 +53,8 @@ type Config struct {
 
 	// Dial opens a connection; nil: TCP with a limit of 30 seconds.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	Log *slog.Logger // a line when the server is away, at most one a minute, and one when it is back; nil: none
 }
 
 // An Inner is one inner server. Its methods may be called from many goroutines.
@@ -61,6 +64,7 @@ type Inner struct {
 	asked answers
 
 	mu      sync.Mutex
+	away    time.Time  // when we last said that the server is away; zero: it is not
 	idle    []*session // the last one was used last
 	closed  bool
 	goodbye sync.WaitGroup // sessions whose time has come
@@ -109,7 +113,8 @@ func (h *Inner) Deliver(ctx context.Context, d Delivery) error {
 }
 
 // with runs f in a session. f must leave no trace when it fails with anything but ErrUncertain.
-func (h *Inner) with(ctx context.Context, f func(*session) error) error {
+func (h *Inner) with(ctx context.Context, f func(*session) error) (err error) {
+	defer func() { h.tell(err) }()
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()
@@ -149,6 +154,32 @@ func (h *Inner) with(ctx context.Context, f func(*session) error) error {
 		}
 		return unavailable(err)
 	}
+}
+
+// tell logs that the server is away or back.
+func (h *Inner) tell(err error) {
+	if h.Log == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrUnavailable):
+		if time.Since(h.away) < time.Minute {
+			return
+		}
+		h.away = time.Now()
+		h.Log.Warn("mail server cannot be reached: does it run, and is organization.inner its address?", "address", h.Address, "error", err)
+	case !h.away.IsZero() && answered(err):
+		h.away = time.Time{}
+		h.Log.Info("mail server is back", "address", h.Address)
+	}
+}
+
+// answered says whether an outcome shows that the server is there.
+func answered(err error) bool {
+	refused, isReply := errors.AsType[*smtpwire.Error](err)
+	return err == nil || isReply && !refused.Local
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %v", ErrUnavailable, err) }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"runtime"
 	"strings"
@@ -450,6 +451,34 @@ func TestUnreachable(t *testing.T) {
 	}
 	if _, err := h.Confirm(within(t), bob); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v", err)
+	}
+}
+
+// An administrator reads once that the mail server is away, and once that it is back.
+func TestAwayIsTold(t *testing.T) {
+	var log strings.Builder
+	away := true
+	s := serve(t, nil)
+	h := New(Config{Address: s.addr, Name: "gw", Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if away {
+				return nil, errors.New("refused")
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}})
+	t.Cleanup(func() { h.Close() })
+	for _, a := range []bool{true, true, false, false, true} {
+		away = a
+		if err := h.Deliver(within(t), delivery(hello)); (err != nil) != a {
+			t.Errorf("away %v: %v", a, err)
+		}
+		if err := h.Close(); err != nil { // or the next message would go over the kept session
+			t.Fatal(err)
+		}
+		h.closed = false
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 2 || strings.Count(log.String(), "is back") != 1 || strings.Count(log.String(), s.addr) != 3 {
+		t.Errorf("told:\n%s", log.String())
 	}
 }
 
