@@ -122,10 +122,3 @@ func limited(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
-
-func TestBaseline(t *testing.T) {
-	all := everyMessage(t)
-	l := newLab(t)
-	got, refused := exchange(t, l, l.Alpha, direct, all)
-	checkBaseline(t, all, got, refused)
-}

@@ -103,3 +103,12 @@ var mailboxLine = []string{
 	"rfc2822-example13",
 	"rfc2822-example14",
 }
+
+// firewalled names every message that the line itself changes: the second gateway takes out fields that mean something
+// only when they were added inside (the header firewall at hand-off), the first one its own instructions. Prefixes of the
+// fields that go.
+var firewalled = map[string][]string{
+	"error_emails-header_fields_with_empty_values": {"X-MS-Exchange-Organization-"},
+	"exchange-headers": {"X-MS-Exchange-Organization-", "X-MS-Exchange-CrossPremises-", "X-DIME"},
+	"bcc":              {"X-DIME"},
+}

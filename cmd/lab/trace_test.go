@@ -2,22 +2,33 @@ package main
 
 import (
 	"bytes"
+	"net/textproto"
 	"slices"
 	"strings"
+	"testing"
 )
 
 // split takes off what the hosts of the lab put on top of a message and returns it and the message below.
 //
 // What counts as put on top, and nothing else: the Return-Path that is the very first field and a Delivered-To for one of
-// our addresses (Dovecot's delivery, RFC 5321 §4.4), and the Received of one of our own hosts, which its "by" tells. A
-// message that came with such fields of its own keeps all of them: taking off ends at the first field that is not ours.
+// our addresses (Dovecot's delivery, RFC 5321 §4.4), the Received of one of our own hosts, which its "by" tells, and the
+// X-DIME of the second gateway. Date and Message-ID count where a trace field of ours stands below them: the first gateway
+// put them there. A message that came with such fields of its own keeps all of them: taking off ends at the first field
+// that is not ours.
 func split(arrived []byte) (top []Field, message []byte) {
+	var maybe []Field // Date and Message-ID, as long as nobody knows whose they are
+	message = arrived
 	for {
 		f, rest, ok := cutField(arrived)
-		if !ok || !ours(f, len(top) == 0) {
-			return top, arrived
+		switch name := textproto.CanonicalMIMEHeaderKey(f.Name); {
+		case ok && ours(f, len(top)+len(maybe) == 0):
+			top, maybe, message = append(append(top, maybe...), f), nil, rest
+		case ok && len(maybe) < 2 && (name == "Date" || name == "Message-Id"):
+			maybe = append(maybe, f)
+		default:
+			return top, message
 		}
-		top, arrived = append(top, f), rest
+		arrived = rest
 	}
 }
 
@@ -26,6 +37,8 @@ func ours(f Field, first bool) bool {
 	switch strings.ToLower(f.Name) {
 	case "return-path":
 		return first
+	case "x-dime":
+		return true
 	case "delivered-to":
 		return ourName(f.Value)
 	case "received":
@@ -65,4 +78,31 @@ func cutField(b []byte) (f Field, rest []byte, ok bool) {
 		return Field{}, b, false
 	}
 	return Field{name, strings.TrimSpace(value)}, b[end:], true
+}
+
+func TestSplit(t *testing.T) {
+	const (
+		dovecot = "Return-Path: <a@alpha.test>\r\nDelivered-To: b@bravo.test\r\nReceived: from mx.bravo.test\r\n\tby store.bravo.test with LMTP\r\n"
+		mail    = "Received: from x by mx.alpha.test (Postfix)\r\n\tid 1; Wed, 25 Nov 2026 10:00:00 +0000\r\n"
+	)
+	tests := map[string]struct {
+		top, message string
+		n            int
+	}{
+		"plain":              {dovecot + mail, "Subject: x\r\n\r\nbody\r\n", 4},
+		"own trace kept":     {dovecot + mail, "Received: by mx.example.org\r\nDelivered-To: c@example.org\r\nReturn-Path: <>\r\n\r\n", 4},
+		"own date kept":      {dovecot + mail, "Date: x\r\nMessage-ID: <1@x>\r\nSubject: x\r\n\r\n", 4},
+		"given a date":       {dovecot + "X-DIME: yes\r\nDate: x\r\nMessage-ID: <1@x>\r\n" + mail, "Subject: x\r\n\r\n", 7},
+		"given one, had one": {dovecot + "Message-ID: <1@x>\r\n" + mail, "Date: x\r\n\r\n", 5},
+		"no field":           {dovecot + mail, "no field\r\n", 4},
+		"only a body":        {dovecot, "\r\nReceived: by mx.alpha.test\r\n", 3},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			top, message := split([]byte(tt.top + tt.message))
+			if len(top) != tt.n || string(message) != tt.message {
+				t.Errorf("%d fields on top, message %q; want %d, %q", len(top), message, tt.n, tt.message)
+			}
+		})
+	}
 }
