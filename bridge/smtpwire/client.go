@@ -45,9 +45,10 @@ type Client struct {
 	tls  bool
 }
 
-// NewClient speaks over conn, introducing itself by name. It starts nothing: see Greet.
+// NewClient speaks over conn, which may be a *tls.Conn already, introducing itself by name. It starts nothing: see Greet.
 func NewClient(conn net.Conn, name string, lmtp bool, t Timeouts) *Client {
 	c := &Client{name: name, lmtp: lmtp, timeouts: t}
+	_, c.tls = conn.(*tls.Conn)
 	c.use(conn)
 	return c
 }

@@ -15,7 +15,10 @@ type Transaction struct {
 	To   string
 	// UTF8 asks for SMTPUTF8 although both addresses are ASCII: an internationalized message that must not be downgraded.
 	UTF8 bool
-	DSN  DSN
+	// RequireTLS asks that no server on the way sends it on without TLS to a proved peer (RFC 8689). It is refused where the
+	// server does not offer it.
+	RequireTLS bool
+	DSN        DSN
 }
 
 // A DSN is what RFC 3461 adds to MAIL and RCPT, already in the form of the wire (xtext). It is left out when the server does
@@ -42,6 +45,12 @@ func (c *Client) Send(ctx context.Context, t Transaction, f Facts, m Message) er
 		}
 		return c.sendData(p, m)
 	})
+}
+
+// Can tells whether the server could carry such a message: nil, or the *Error that Send would end with before it sent anything.
+func (c *Client) Can(t Transaction, f Facts) error {
+	_, err := c.plan(t, f)
+	return err
 }
 
 // Try asks about a recipient and takes the question back.
@@ -81,10 +90,13 @@ func (c *Client) plan(t Transaction, f Facts) (plan, error) {
 	_, eight := c.ext["8BITMIME"]
 	_, chunking := c.ext["CHUNKING"]
 	_, binary := c.ext["BINARYMIME"]
+	_, requireTLS := c.ext["REQUIRETLS"]
 	needs := t.UTF8 || !ascii(t.From) || !ascii(t.To)
 	switch limit := c.maxSize(); {
 	case needs && !utf8:
 		return refuse(553, [2]int{6, 7}, "the next server does not offer SMTPUTF8")
+	case t.RequireTLS && !(requireTLS && c.tls):
+		return refuse(550, [2]int{7, 30}, "the next server does not offer REQUIRETLS")
 	case f.EightBit && !eight:
 		return refuse(554, [2]int{6, 3}, "the next server does not offer 8BITMIME")
 	case f.BareEnds && !(binary && chunking):
@@ -106,6 +118,9 @@ func (c *Client) plan(t Transaction, f Facts) (plan, error) {
 	}
 	if needs {
 		mail += " SMTPUTF8"
+	}
+	if t.RequireTLS {
+		mail += " REQUIRETLS"
 	}
 	p.mail, p.rcpt = mail, "RCPT TO:<"+t.To+">"
 	if _, ok := c.ext["DSN"]; ok {
