@@ -109,9 +109,17 @@ func (f *flight) End(ctx context.Context, r *bridge.Refusal) error {
 		}
 		payload = fmt.Sprintf("refused %d %s", r.Code, r.Enhanced)
 	}
-	return f.vault.EndInbound(ctx, f.inbound, code, status, []byte(payload), f.now())
+	return landed(f.vault.EndInbound(ctx, f.inbound, code, status, []byte(payload), f.now()))
 }
 
 func (f *flight) Defer(ctx context.Context, why string) error {
-	return f.vault.DeferInbound(ctx, f.inbound, []byte(why), f.now())
+	return landed(f.vault.DeferInbound(ctx, f.inbound, []byte(why), f.now()))
+}
+
+// landed says that a flight cannot be ended any more, whoever did.
+func landed(err error) error {
+	if errors.Is(err, vault.ErrChanged) || errors.Is(err, vault.ErrNotFound) {
+		return errors.Join(bridge.ErrLanded, err)
+	}
+	return err
 }

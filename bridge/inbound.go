@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +62,11 @@ type Arrival struct {
 	At         time.Time `json:"at"`
 }
 
-// A Flight is a message between its intent and its outcome. One of its methods is called, once.
+// ErrLanded is returned for a flight that somebody else has ended.
+var ErrLanded = errors.New("bridge: the flight has ended already")
+
+// A Flight is a message between its intent and its outcome. One of End and Defer is called until it does not fail, or fails
+// with ErrLanded.
 type Flight interface {
 	ID() string
 	Doubtful() bool // an earlier try died between hand-off and outcome: this one may be a second copy
@@ -94,7 +99,9 @@ type InboundOptions struct {
 // mail (dmtp.md §9.4 checks 8 to 13, §9.5). It is a dmtpserver.Deliverer, safe for concurrent use.
 type Inbound struct {
 	InboundOptions
-	late sync.WaitGroup // hand-offs whose session has given up
+	late     sync.WaitGroup // hand-offs whose session has given up
+	stop     sync.Once
+	stopping chan struct{}
 }
 
 // NewInbound starts nothing.
@@ -105,11 +112,15 @@ func NewInbound(o InboundOptions) *Inbound {
 	if o.Patience == 0 {
 		o.Patience = 30 * time.Minute
 	}
-	return &Inbound{InboundOptions: o}
+	return &Inbound{InboundOptions: o, stopping: make(chan struct{})}
 }
 
-// Wait waits for the hand-offs that go on after their session: call it when no session is left.
-func (b *Inbound) Wait() { b.late.Wait() }
+// Wait waits for the hand-offs that go on after their session: call it when no session is left. What cannot be noted now is
+// given up then: after the next start it is a flight that died.
+func (b *Inbound) Wait() {
+	b.stop.Do(func() { close(b.stopping) })
+	b.late.Wait()
+}
 
 // Deliver is checks 8 to 13. When ctx ends during the hand-off it answers ErrInFlight and waits on by itself, so that the
 // origin's next try finds the outcome.
@@ -142,8 +153,9 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	if flight.Doubtful() {
 		b.Log.LogAttrs(ctx, slog.LevelWarn, "possible duplicate: an earlier hand-off ended without an outcome", slog.String("id", flight.ID()))
 	}
-	for _, c := range removed {
-		b.Log.LogAttrs(ctx, slog.LevelInfo, "field removed at hand-off", slog.String("id", flight.ID()), slog.String("field", c.Name), slog.Bool("signed", c.Signed))
+	if len(removed) > 0 { // in one line, and without the peer's names for them: there may be very many
+		signed := slices.ContainsFunc(removed, func(c translate.Change) bool { return c.Signed })
+		b.Log.LogAttrs(ctx, slog.LevelInfo, "fields removed at hand-off", slog.String("id", flight.ID()), slog.Int("fields", len(removed)), slog.Bool("signed", signed))
 	}
 	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), clean))
 }
@@ -191,9 +203,7 @@ func (b *Inbound) handOff(ctx context.Context, s InnerServer, f Flight, d handof
 	done := make(chan error, 1)
 	b.late.Go(func() {
 		// The hand-off outlives the session: its end must be known.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), b.Patience)
-		defer cancel()
-		done <- b.hand(ctx, s, f, d)
+		done <- b.hand(context.WithoutCancel(ctx), s, f, d)
 	})
 	select {
 	case err := <-done:
@@ -203,31 +213,62 @@ func (b *Inbound) handOff(ctx context.Context, s InnerServer, f Flight, d handof
 	}
 }
 
-func (b *Inbound) hand(ctx context.Context, s InnerServer, f Flight, d handoff.Delivery) (err error) {
-	defer func() {
-		if r := recover(); r != nil { // on a goroutine of ours: it must not take the gateway with it
-			b.Log.LogAttrs(ctx, slog.LevelError, "hand-off panicked", slog.String("id", f.ID()), slog.String("stack", string(debug.Stack())))
-			err = dmtpserver.ErrDeferred
-		}
-	}()
-	err = s.Deliver(ctx, d)
+// errPanic is a hand-off of which nobody knows how far it came.
+var errPanic = errors.New("bridge: hand-off panicked")
+
+// hand hands over and notes what came of it.
+func (b *Inbound) hand(ctx context.Context, s InnerServer, f Flight, d handoff.Delivery) error {
+	err := b.give(ctx, s, f, d)
 	refused, isReply := errors.AsType[*smtpwire.Error](err)
 	switch {
 	case err == nil:
 		b.Log.LogAttrs(ctx, slog.LevelInfo, "handed over", slog.String("id", f.ID()), slog.Int64("octets", d.Message.Len()))
-		return f.End(ctx, nil)
-	case errors.Is(err, smtpwire.ErrUncertain):
+		return b.settle(ctx, f, func() error { return f.End(ctx, nil) })
+	case errors.Is(err, smtpwire.ErrUncertain), errors.Is(err, errPanic):
 		// Nobody knows whether the inner server has it, and the origin will try again: the window that SMTP leaves open.
 		b.Log.LogAttrs(ctx, slog.LevelWarn, "possible duplicate: the inner server's verdict was lost", slog.String("id", f.ID()))
-		return errors.Join(dmtpserver.ErrDeferred, err, f.Defer(ctx, "the inner server's verdict was lost"))
+		return errors.Join(dmtpserver.ErrDeferred, err, b.settle(ctx, f, func() error { return f.Defer(ctx, "the inner server's verdict was lost") }))
 	case isReply && !refused.Temporary():
 		r := &Refusal{Code: refused.Code, Enhanced: enhanced(refused.Enhanced), Recipient: refused.UnknownRecipient()}
-		if err := f.End(ctx, r); err != nil {
+		if err := b.settle(ctx, f, func() error { return f.End(ctx, r) }); err != nil {
 			return err
 		}
 		return r.Error()
 	}
-	return errors.Join(dmtpserver.ErrDeferred, err, f.Defer(ctx, "the inner server did not take it now"))
+	return errors.Join(dmtpserver.ErrDeferred, err, b.settle(ctx, f, func() error { return f.Defer(ctx, "the inner server did not take it now") }))
+}
+
+// give is the hand-off itself, within Patience.
+func (b *Inbound) give(ctx context.Context, s InnerServer, f Flight, d handoff.Delivery) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // on a goroutine of ours: it must not take the gateway with it
+			b.Log.LogAttrs(ctx, slog.LevelError, "hand-off panicked", slog.String("id", f.ID()), slog.String("stack", string(debug.Stack())))
+			err = errPanic
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, b.Patience)
+	defer cancel()
+	return s.Deliver(ctx, d)
+}
+
+// settleMost is the longest wait between two tries to note an outcome.
+const settleMost = 30 * time.Second
+
+// settle notes what came of a flight. A storage in trouble, such as a full disk, is tried until it is not or the gateway
+// stops: a flight that nobody ended would be answered as in flight until the origin gives up mail that was delivered.
+func (b *Inbound) settle(ctx context.Context, f Flight, note func() error) error {
+	for wait := time.Second; ; wait = min(2*wait, settleMost) {
+		err := note()
+		if err == nil || errors.Is(err, ErrLanded) {
+			return err
+		}
+		b.Log.LogAttrs(ctx, slog.LevelError, "an inbound outcome could not be noted", slog.String("id", f.ID()), slog.Any("error", err))
+		select {
+		case <-b.stopping:
+			return err
+		case <-time.After(wait):
+		}
+	}
 }
 
 // Error is dmtpserver's word for a refusal.

@@ -167,7 +167,7 @@ func (o *Outbound) author(reversePath string, m translate.Message) string {
 			continue
 		}
 		list, err := mail.ParseAddressList(string(f.Value()))
-		if err == nil && slices.Contains(o.Domains, domainOf(list[0].Address)) {
+		if err == nil && len(list) > 0 && slices.Contains(o.Domains, domainOf(list[0].Address)) { // a group may be empty
 			return "postmaster@" + domainOf(list[0].Address)
 		}
 	}
@@ -181,10 +181,9 @@ func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Ro
 		return nil, err
 	}
 	m, report := translate.Prepare(translate.Preparation{Now: it.Accepted, MessageID: it.Record + "@" + o.Hostname, OwnHosts: o.OwnHosts}, m)
-	for _, c := range slices.Concat(report.Removed, report.Edited) {
-		if c.Signed {
-			o.Log.LogAttrs(ctx, slog.LevelWarn, "a signed field was changed: the sender's DKIM signature no longer holds", slog.String("id", it.ID), slog.String("field", c.Name))
-		}
+	changed := slices.Concat(report.Removed, report.Edited)
+	if i := slices.IndexFunc(changed, func(c translate.Change) bool { return c.Signed }); i >= 0 {
+		o.Log.LogAttrs(ctx, slog.LevelWarn, "a signed field was changed: the sender's DKIM signature no longer holds", slog.String("id", it.ID), slog.String("field", changed[i].Name))
 	}
 	name, own := draft.Author()
 	env := translate.Envelope{Author: name, Now: it.Accepted, Return: returnLine(it.Envelope.ReversePath, name), MultiOK: draft.Multi()}
@@ -225,6 +224,10 @@ func failed(err error) (queue.Result, error) {
 		return queue.Result{Class: queue.Permanent, Status: "5.1.7", Reason: err.Error()}, nil
 	case errors.Is(err, translate.ErrNeedsMulti), errors.Is(err, message.TooLarge):
 		return queue.Result{Class: queue.Permanent, Status: "5.3.4", Reason: "too large for the recipient's system"}, nil
+	case errors.Is(err, message.Malformed), errors.Is(err, message.Policy): // it will never be other than it is
+		return queue.Result{Class: queue.Permanent, Status: "5.6.0", Reason: err.Error()}, nil
+	case errors.Is(err, message.NotAuthentic): // the four parties do not go together: their signets may be mended
+		return queue.Result{Class: queue.Trust, Status: "5.7.5", Reason: err.Error()}, nil
 	}
 	return queue.Result{}, err
 }
