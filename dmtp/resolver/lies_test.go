@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -240,13 +241,14 @@ func TestLiesJudgedByUnbound(t *testing.T) {
 	testpeer.Require(t, "unbound")
 	w := newWorld(t)
 	b := testpeer.New(t)
-	for _, l := range lies(t) {
+	for i, l := range lies(t) {
 		if l.solo {
 			continue
 		}
 		t.Run(l.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for Unbound to start
 			server := serveLies(t, w, l.do)
-			u, err := b.Unbound(t.Context(), "unbound", address(t, b), w.tree.Anchor(), server, w.tree.Names())
+			u, err := b.Unbound(t.Context(), fmt.Sprintf("unbound-%d", i), address(t, b), w.tree.Anchor(), server, w.tree.Names())
 			if err != nil {
 				t.Fatal(err)
 			}
