@@ -85,10 +85,10 @@ func answer(kind StatementKind, v *Review, i uint16, extra vault.Digest, signer 
 		Size: uint64(v.Checkpoint.Size), Root: v.Checkpoint.Root}.Sign(signer)
 }
 
-// partials makes those of at most MaxBatch entries from n on.
+// partials makes those of at most batchSize entries from n on.
 func (w work) partials(b *BundleReader, n int, s Share) ([]*partial, error) {
 	var list []*partial
-	for i := n; i < len(b.Manifest.Entries) && len(list) < MaxBatch; i++ {
+	for i := n; i < len(b.Manifest.Entries) && len(list) < batchSize; i++ {
 		e, err := b.Next()
 		if err != nil {
 			return nil, &EntryError{Entry: i, Err: err}

@@ -10,6 +10,9 @@ import (
 // MaxBatch is how many entries are checked, sealed and sent together.
 const MaxBatch = 1000
 
+// batchSize is how many we take; only tests take fewer.
+var batchSize = MaxBatch
+
 // delta draws an exponent of 128 bits. It is drawn after all that it will judge has been read.
 func (s *suite) delta() group.Scalar {
 	var b [scalarSize]byte

@@ -247,7 +247,7 @@ func (m *Manifest) Check(k *Key, e *Epoch, now time.Time) error {
 
 // CheckWrap refuses a wrap that is not entry n or lies outside the bounds of the case.
 func (m *Manifest) CheckWrap(n int, w *Wrap) error {
-	bad := func(why string) error { return refuse(ErrScope, "wrap", "entry %d: %s", n, why) }
+	bad := func(why string) error { return refuse(ErrScope, "wrap", "%s", why) }
 	l := w.Label
 	switch {
 	case n >= len(m.Entries) || w.digest != m.Entries[n].Wrap:

@@ -1,6 +1,8 @@
 package escrow
 
 import (
+	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -247,6 +249,8 @@ func (u SubShare) Destroy() {
 		wipe(u.q())
 	}
 }
+
+func (SubShare) Format(s fmt.State, _ rune) { io.WriteString(s, "[secret]") }
 
 // A redeal is a deal under way, with its secrets.
 type redeal struct {

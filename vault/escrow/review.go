@@ -178,10 +178,10 @@ func (b *Bundle) names() (map[Custodian]string, error) {
 	return names, nil
 }
 
-// batch reads and checks at most MaxBatch entries from n on: steps 2, 3 and 4.
+// batch reads and checks at most batchSize entries from n on: steps 2, 3 and 4.
 func (r Reviewer) batch(b *BundleReader, n int, cp Checkpoint) ([]*Wrap, error) {
 	var wraps []*Wrap
-	for i := n; i < len(b.Manifest.Entries) && len(wraps) < MaxBatch; i++ {
+	for i := n; i < len(b.Manifest.Entries) && len(wraps) < batchSize; i++ {
 		e, err := b.Next()
 		if err != nil {
 			return nil, &EntryError{Entry: i, Err: err}

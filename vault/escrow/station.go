@@ -68,11 +68,11 @@ func (s Station) Open(ctx context.Context, answers []Answer, wrap func(entry int
 		}
 	}
 	slices.SortFunc(r.officers, func(a, b *answering) int { return int(a.index) - int(b.index) })
-	for n := 0; n < len(s.Manifest.Entries); n += MaxBatch {
+	for n := 0; n < len(s.Manifest.Entries); n += batchSize {
 		if err := ctx.Err(); err != nil {
 			return r.report, err
 		}
-		if err := r.batch(n, min(MaxBatch, len(s.Manifest.Entries)-n), wrap, visit); err != nil {
+		if err := r.batch(n, min(batchSize, len(s.Manifest.Entries)-n), wrap, visit); err != nil {
 			return r.report, err
 		}
 	}
