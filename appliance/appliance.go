@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"dimegate/appliance/config"
@@ -215,9 +216,22 @@ func (a *Appliance) makeQueue() error {
 	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
 		Router: router{a.resolver, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
 		Carrier: carrier{a.client, a.orgs, a.Sealed}, Domains: a.domains(), Hostname: a.config.Hostname,
-		OwnHosts: []string{a.config.Hostname}, Log: a.Log,
+		OwnHosts: ownHosts(a.config), Log: a.Log,
 	})
 	return nil
+}
+
+// ownHosts are the names under which we and the inner servers sign Received fields, as far as the configuration tells.
+func ownHosts(c *config.Config) []string {
+	list := []string{strings.ToLower(c.Hostname)}
+	for _, o := range c.Organizations {
+		host, _, err := net.SplitHostPort(o.Inner)
+		if _, perr := netip.ParseAddr(host); err == nil && perr != nil && host != "localhost" {
+			list = append(list, strings.ToLower(strings.TrimSuffix(host, ".")))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // domains are ours, in the order of the configuration.

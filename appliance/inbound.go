@@ -24,10 +24,13 @@ type opener struct {
 // rows is the author's signature or the message itself, by its outcome.
 var openErrors = []struct{ trustful, server error }{
 	{trustful.ErrNoUser, dmtpserver.ErrRecipient},
+	{trustful.ErrAddress, dmtpserver.ErrRecipient},
 	{trustful.ErrStaleSignet, dmtpserver.ErrRecipientSignet},
 	{trustful.ErrUnavailable, dmtpserver.ErrOriginUnavailable},
 	{trustful.ErrHeld, dmtpserver.ErrOriginUnavailable},
 	{trustful.ErrNoSignet, dmtpserver.ErrOriginGone},
+	{resolver.ErrNotDIME, dmtpserver.ErrOriginGone},
+	{resolver.ErrUntrusted, dmtpserver.ErrOriginUnavailable}, // an alarm was given: it may be mended
 	{message.NotAuthentic, dmtpserver.ErrAuthorSignature},
 	{message.Malformed, dmtpserver.ErrMessage},
 	{message.Policy, dmtpserver.ErrMessage},
@@ -49,12 +52,16 @@ func (o opener) Open(ctx context.Context, in *dmtpserver.Incoming) (*bridge.Lett
 	if err == nil {
 		return &bridge.Letter{Author: letter.Author, Content: letter.Content}, nil
 	}
+	return nil, openError(err)
+}
+
+func openError(err error) error {
 	for _, e := range openErrors {
 		if errors.Is(err, e.trustful) {
-			return nil, errors.Join(e.server, err)
+			return errors.Join(e.server, err)
 		}
 	}
-	return nil, err
+	return err
 }
 
 // inner finds the mail server of a domain of ours, and tells trustful which mailboxes exist.

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"time"
 
 	"dimegate/appliance/config"
 	"dimegate/bridge"
@@ -77,6 +78,9 @@ func (r router) unnamed(ctx context.Context, recipient string) (bridge.Route, er
 	return failed(route, err), nil
 }
 
+// garbledLife is how long mail waits for a signet that can be read (dmtp.md §8.11).
+const garbledLife = 24 * time.Hour
+
 // failed puts a verdict of the resolver into a route.
 func failed(route bridge.Route, err error) bridge.Route {
 	route.Situation, route.Why = bridge.Unreachable, err.Error()
@@ -85,6 +89,9 @@ func failed(route bridge.Route, err error) bridge.Route {
 			route.Situation = s.is
 			break
 		}
+	}
+	if errors.Is(err, resolver.ErrGarbled) {
+		route.Life = garbledLife
 	}
 	e, ok := errors.AsType[*resolver.Error](err)
 	if !ok {

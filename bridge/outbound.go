@@ -96,6 +96,9 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 		return queue.Result{}, err
 	}
 	m := translate.Split(raw)
+	if hops(m) > maxHops {
+		return queue.Result{Class: queue.Permanent, Status: "5.4.6", Reason: "a loop: too many Received fields"}, nil
+	}
 	route.Terms.Require = translate.Requires(m)
 	d := Decide(route.Situation, route.Remote, route.Terms)
 	if d.Action != SendDMTP {
@@ -104,26 +107,45 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 	return o.dmtp(ctx, it, route, d, m)
 }
 
+// maxHops is how many Received fields a message may have (RFC 5321 §6.3): a domain of ours whose mail server sends its mail
+// back to us would go round for ever.
+const maxHops = 100
+
+func hops(m translate.Message) int {
+	n := 0
+	for f := range translate.Fields(m.Header) {
+		if f.Is("Received") {
+			n++
+		}
+	}
+	return n
+}
+
 // keepOrBounce is every decision but DMTP. There is no other way out: SMTP is held until the ladder to it is built.
 func (o *Outbound) keepOrBounce(ctx context.Context, it *queue.Item, r Route, d Decision) (queue.Result, error) {
 	if err := it.Decide(ctx, queue.Decision{Leg: d.Action.String(), Rule: d.Rule}); err != nil {
 		return queue.Result{}, err
 	}
-	res := queue.Result{Status: d.Enhanced, Life: d.Life, Reason: reason(d.Rule, r.Why)}
+	return kept(r, d), nil
+}
+
+// kept is what a decision that is not DMTP comes to. How long trust is waited for is the queue's to say, unless the failure
+// has a time of its own.
+func kept(r Route, d Decision) queue.Result {
+	res := queue.Result{Status: d.Enhanced, Life: r.Life, Reason: reason(d.Rule, r.Why)}
 	switch {
 	case d.Action == Bounce:
 		res.Class = queue.Permanent
 	case r.Terms.Floor == FloorHold:
-		res.Class = queue.Park
+		res.Class, res.Life = queue.Park, 0
+	case d.Action == SendSMTP: // which is not built
+		res.Class, res.Status = queue.Remote, "5.4.4"
 	case r.Situation == Unreachable || r.Situation == Unknown:
-		res.Class = queue.Network
+		res.Class, res.Life = queue.Network, 0
 	default:
 		res.Class = queue.Trust
-		if r.Life > 0 {
-			res.Life = r.Life
-		}
 	}
-	return res, nil
+	return res
 }
 
 func reason(rule, why string) string {
@@ -217,7 +239,7 @@ func returnLine(reversePath, author string) string {
 func failed(err error) (queue.Result, error) {
 	switch {
 	case errors.Is(err, ErrUntrusted):
-		return queue.Result{Class: queue.Trust, Status: "5.7.5", Life: trustLife, Reason: err.Error()}, nil
+		return queue.Result{Class: queue.Trust, Status: "5.7.5", Reason: err.Error()}, nil
 	case errors.Is(err, ErrUnavailable):
 		return queue.Result{Class: queue.Network, Reason: err.Error()}, nil
 	case errors.Is(err, ErrSender), errors.Is(err, translate.ErrAddress):

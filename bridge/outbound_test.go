@@ -3,11 +3,14 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"dimegate/bridge/queue"
 	"dimegate/bridge/translate"
 	"dimegate/dmtp/message"
+	"dimegate/dmtp/record"
 )
 
 // Who authors mail with the null reverse-path: a role of a domain of ours, whatever From says.
@@ -56,5 +59,42 @@ func TestNotAuthored(t *testing.T) {
 	}
 	if _, err := failed(errors.New("disk")); err == nil {
 		t.Error("a fault of ours became a result")
+	}
+}
+
+// A decision that is not DMTP: how long it waits, and how it ends (dmtp.md §8.10, §8.11, §11.2).
+func TestKept(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		name   string
+		route  Route
+		class  queue.Class
+		status string
+		life   time.Duration // 0: the queue's for the class
+	}{
+		{"unreachable", Route{Situation: Unreachable}, queue.Network, "4.4.7", 0},
+		{"untrusted", Route{Situation: Untrusted}, queue.Trust, "5.7.5", 0},
+		{"untrusted, with a time of its own", Route{Situation: Untrusted, Life: day}, queue.Trust, "5.7.5", day},
+		{"doubtful", Route{Situation: Doubtful}, queue.Trust, "5.7.5", 0},
+		{"vanished", Route{Situation: Vanished, Life: 5 * day}, queue.Trust, "5.7.5", 5 * day},
+		{"no signet, strict", Route{Situation: NoSignet, Remote: record.Strict}, queue.Permanent, "5.7.10", 0},
+		{"no record, but DIME is required", Route{Situation: NoRecord, Terms: Terms{Require: true}}, queue.Permanent, "5.7.10", 0},
+		{"no record: a way out that is not there is no matter of trust", Route{Situation: NoRecord}, queue.Remote, "5.4.4", 0},
+		{"held by the administrator", Route{Situation: Unreachable, Terms: Terms{Floor: FloorHold}}, queue.Park, "5.7.1", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := kept(c.route, Decide(c.route.Situation, c.route.Remote, c.route.Terms))
+			if r.Class != c.class || r.Status != c.status || r.Life != c.life {
+				t.Errorf("%v %s %v, want %v %s %v", r.Class, r.Status, r.Life, c.class, c.status, c.life)
+			}
+		})
+	}
+}
+
+// A message that goes round ends: see maxHops.
+func TestHops(t *testing.T) {
+	raw := strings.Repeat("Received: from a by b;\r\n\tnow\r\n", 101) + "X-Received: no\r\n\r\nReceived: nor this\r\n"
+	if n := hops(translate.Split([]byte(raw))); n != 101 || n <= maxHops {
+		t.Errorf("%d hops", n)
 	}
 }

@@ -307,11 +307,21 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+// TestNoRoom: what is to stay free is refused to new messages, and there for those that were accepted.
 func TestNoRoom(t *testing.T) {
 	f := newVault(t)
+	record, rows, body := f.accept(t, 100_000, "bob@y.example")
 	f.KeepFree(1 << 60)
 	if _, err := f.NewDraft(); !errors.Is(err, vault.ErrFull) {
 		t.Errorf("%v, want ErrFull", err)
+	}
+	r, err := f.Record(t.Context(), record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := f.SaveBuilt(t.Context(), r, rows[0], body, nil, made); err != nil {
+		t.Errorf("what was accepted cannot leave: %v", err)
 	}
 }
 

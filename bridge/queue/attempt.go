@@ -324,6 +324,10 @@ func (o *Options) scheduled(n int) time.Duration {
 // fault counts a fault of ours; the same one often enough holds the row, and mail flows past it.
 func (a *attempt) fault(ctx context.Context, err error) Change {
 	a.complain(ctx, "queue delivery "+a.row.ID, err)
+	if errors.Is(err, ErrFull) { // it is not this entry's: all would be held
+		a.blame(Result{Class: Remote, Status: "4.3.1", Reason: "no space left here"})
+		return a.again(ctx, Result{Class: Remote, Status: "4.3.1", Reason: a.detail.Reason})
+	}
 	sum := sha256.Sum256([]byte(err.Error()))
 	what := hex.EncodeToString(sum[:4])
 	if a.detail.Fault != what {
@@ -336,9 +340,10 @@ func (a *attempt) fault(ctx context.Context, err error) Change {
 	return a.again(ctx, Result{Class: Remote, Status: "4.3.0", Reason: a.detail.Reason})
 }
 
+// quarantine holds the row for an administrator; when its time is over its sender is told.
 func (a *attempt) quarantine(why string) Change {
-	a.detail.Held, a.detail.Reason = "quarantine", why
-	c := a.change(Held, Never)
+	a.detail.Held, a.detail.Reason, a.detail.Status = "quarantine", why, "5.3.0"
+	c := a.change(Held, a.row.Made.Add(a.o.Life))
 	c.Leaves = []Leaf{{HeldBack, fields("held", "quarantine")}}
 	a.o.Log.Error("quarantined", slog.String("entry", a.row.ID), slog.String("domain", a.row.Domain), slog.String("reason", why))
 	return c

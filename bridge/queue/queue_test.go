@@ -421,7 +421,7 @@ func TestClasses(t *testing.T) {
 		"trust, long life":     {[]queue.Result{r(queue.Trust, life(120), status("5.7.1"))}, nil, hours(120), "5.7.1"},
 		"park":                 {[]queue.Result{r(queue.Park)}, []time.Duration{0}, 0, "held"},
 		"park for a day":       {[]queue.Result{r(queue.Park, life(24), status("5.7.1"))}, []time.Duration{0}, 0, "5.7.1"},
-		"no result":            {[]queue.Result{{}}, []time.Duration{0, time.Minute, 6 * time.Minute, 21 * time.Minute, 51 * time.Minute}, 0, "held"},
+		"no result":            {[]queue.Result{{}}, []time.Duration{0, time.Minute, 6 * time.Minute, 21 * time.Minute, 51 * time.Minute}, 0, "5.3.0"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -542,6 +542,46 @@ func TestPoison(t *testing.T) {
 		synctest.Wait()
 		if l := w.list(); len(l) != 1 || l[0].State != "waiting" || l[0].Attempts != 6 {
 			t.Errorf("released: %+v", l)
+		}
+	})
+}
+
+// TestQuarantineEnds: what nobody released is bounced when its time is over.
+func TestQuarantineEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, queue.Options{})
+		w.accept(envelope("poison@y.example"), message(10))
+		w.run(func(context.Context, *queue.Item) (queue.Result, error) { panic(canary) })
+		time.Sleep(hours(119))
+		synctest.Wait()
+		if l := w.list(); len(l) != 1 || l[0].Held != "quarantine" || len(w.told()) != 0 {
+			t.Fatalf("before its end: %+v, %d notices", l, len(w.told()))
+		}
+		time.Sleep(hours(2))
+		synctest.Wait()
+		told := w.told()
+		if l := w.list(); len(l) != 0 || len(told) != 1 || !bytes.Contains(told[0].Octets, []byte("Status: 5.3.0")) {
+			t.Errorf("after it: %+v, %d notices", l, len(told))
+		}
+	})
+}
+
+// TestFullDiskQuarantinesNothing: mail waits for room, and then leaves.
+func TestFullDiskQuarantinesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, queue.Options{})
+		w.accept(envelope("bob@y.example"), message(10))
+		var tries atomic.Int32
+		w.run(func(context.Context, *queue.Item) (queue.Result, error) {
+			if tries.Add(1) <= 8 {
+				return queue.Result{}, fmt.Errorf("built: %w", queue.ErrFull)
+			}
+			return delivered, nil
+		})
+		time.Sleep(hours(20))
+		synctest.Wait()
+		if l := w.list(); len(l) != 0 {
+			t.Errorf("%+v", l)
 		}
 	})
 }

@@ -19,7 +19,7 @@ const (
 type Reply struct {
 	Code     int
 	Enhanced [3]int // zero: none
-	Text     string // its lines, without codes, escaped and cut: safe to log, though it is the peer's
+	Text     string // its lines, without codes, escaped and cut: safe to show, but it may quote addresses
 }
 
 // An Error is a server's refusal, or ours in its place when the server cannot carry the message.
@@ -43,12 +43,22 @@ const (
 	StageBody     Stage = "body" // the message itself: the verdict
 )
 
+// Error has the server's words only of stages that come before it knows an address: later it quotes them, and errors are
+// logged. Text has all.
 func (e *Error) Error() string {
 	who := "server"
 	if e.Local {
 		who = "smtpwire"
 	}
-	return fmt.Sprintf("%s refuses %s: %d %d.%d.%d %s", who, e.Stage, e.Code, e.Enhanced[0], e.Enhanced[1], e.Enhanced[2], e.Text)
+	text := fmt.Sprintf("%s refuses %s: %d %d.%d.%d", who, e.Stage, e.Code, e.Enhanced[0], e.Enhanced[1], e.Enhanced[2])
+	switch e.Stage {
+	case StageBanner, StageHello, StageStartTLS:
+		return text + " " + e.Text
+	}
+	if e.Local { // our words
+		return text + " " + e.Text
+	}
+	return text
 }
 
 // Temporary tells whether trying again may help.

@@ -72,3 +72,13 @@ func TestReceived(t *testing.T) {
 		}
 	}
 }
+
+// Errors are logged: a server that quotes an address must not bring it there.
+func TestErrorQuotesNoAddress(t *testing.T) {
+	for stage, shown := range map[Stage]bool{StageBanner: true, StageHello: true, StageMail: false, StageRcpt: false, StageData: false, StageBody: false} {
+		e := &Error{Reply: Reply{Code: 450, Enhanced: [3]int{4, 2, 0}, Text: "<bob@bravo.example>: greylisted"}, Stage: stage}
+		if got := e.Error(); strings.Contains(got, "greylisted") != shown || !strings.Contains(got, "450 4.2.0") {
+			t.Errorf("%s: %s", stage, got)
+		}
+	}
+}
