@@ -15,8 +15,11 @@ import (
 )
 
 const usage = `Usage: lab up
+       lab leak [--cases all|NAME,...] [--json] [--pcap FILE]
 
-  up   start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)
+  up     start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)
+  leak   attack the way between two organisations in every way that we know, and look for plaintext in what was captured
+         there; exit code 0 only if there is none and each case ends as it must (as root: it captures packets)
 `
 
 func main() {
@@ -24,15 +27,28 @@ func main() {
 	defer stop()
 	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
 	flag.Parse()
-	if flag.NArg() != 1 || flag.Arg(0) != "up" {
+	var err error
+	switch command, args := flag.Arg(0), flag.Args()[min(1, flag.NArg()):]; {
+	case command == "up" && len(args) == 0:
+		err = up(ctx)
+	case command == "leak":
+		err = runLeak(ctx, args, os.Stdout)
+	case command == "gateway-at" && len(args) == 2: // the lab's own: see leakWorld.startAlpha
+		err = gatewayAt(ctx, args[0], args[1])
+	default:
+		err = errUsage
+	}
+	switch {
+	case errors.Is(err, errUsage):
 		flag.Usage()
 		os.Exit(2)
-	}
-	if err := up(ctx); err != nil {
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
 }
+
+var errUsage = errors.New("wrong use")
 
 // up runs the lab until ctx ends.
 func up(ctx context.Context) (err error) {
