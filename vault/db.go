@@ -71,14 +71,14 @@ func Create(ctx context.Context, dir string) error {
 		return fmt.Errorf("vault: %w", err)
 	}
 	v := &Vault{dir: dir}
-	if err := v.openWriter(ctx); err != nil {
+	if err := v.openWriter(ctx, true); err != nil {
 		os.Remove(path)
 		return err
 	}
 	return v.Close()
 }
 
-// Open opens the vault in o.Dir and brings its tables up to date. The caller calls Close.
+// Open opens the vault in o.Dir; its owner brings the tables up to date. The caller calls Close.
 func Open(ctx context.Context, o Options) (*Vault, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -109,7 +109,7 @@ func (v *Vault) start(ctx context.Context, owner bool) error {
 			return err
 		}
 	}
-	if err := v.openWriter(ctx); err != nil {
+	if err := v.openWriter(ctx, owner); err != nil {
 		return err
 	}
 	var err error
@@ -188,7 +188,7 @@ func (v *Vault) dsn(pragmas ...string) string {
 
 // openWriter opens the one connection that writes and migrates the schema on it. secure_delete(fast) clears what is
 // deleted inside pages that stay; wraps and keys are overwritten before they are deleted, so that freed pages are clear too.
-func (v *Vault) openWriter(ctx context.Context) error {
+func (v *Vault) openWriter(ctx context.Context, mayMigrate bool) error {
 	db, err := sql.Open("sqlite", v.dsn("_pragma=journal_mode(wal)", "_pragma=synchronous(full)", "_pragma=foreign_keys(1)",
 		"_pragma=secure_delete(fast)", "_pragma=journal_size_limit(67108864)", "_pragma=trusted_schema(0)"))
 	if err != nil {
@@ -201,10 +201,7 @@ func (v *Vault) openWriter(ctx context.Context) error {
 		return fmt.Errorf("vault: %s: %w", filepath.Join(v.dir, dbName), storageError(err))
 	}
 	v.write.db, v.write.conn, v.write.stmts = db, conn, map[string]*sql.Stmt{}
-	if err := migrate(ctx, conn); err != nil {
-		return err
-	}
-	return nil
+	return migrate(ctx, conn, mayMigrate)
 }
 
 // prepared returns a statement of the reading side, made once.

@@ -17,3 +17,12 @@ func (v *Vault) SetMaxPages(t testing.TB, n int) {
 		t.Fatal(err)
 	}
 }
+
+// ParseSealHeader reads a header and encodes it again.
+func ParseSealHeader(b []byte) ([]byte, error) {
+	h, err := parseSealHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	return h.encode(), nil
+}

@@ -162,13 +162,21 @@ func (v *Vault) claim(tx *Tx, w Want, now, lease time.Time) (Claim, error) {
 	return c, nil
 }
 
+// farOff is how much later than now a row may be due by itself. What is later was put off by a clock that was wrong.
+const farOff = 30 * 24 * time.Hour
+
 // freeLeases ends the leases of a process that died: there is one owner, and it is only starting. The first time a row is
 // due at once, then after 1, 4, 9 seconds and so on: what kills the process must not be the first thing that the next one
 // does, and an innocent row that was in flight must not wait long.
 func (v *Vault) freeLeases(ctx context.Context) error {
+	now := v.now()
 	return v.update(ctx, func(tx *Tx) error {
-		return tx.exec(`UPDATE queue SET due = ? + 1000 * lost * lost, lost = lost + 1, owner = NULL, version = version + 1 WHERE owner IS NOT NULL`,
-			v.now().UnixMilli())
+		if err := tx.exec(`UPDATE queue SET due = ? + 1000 * lost * lost, lost = lost + 1, owner = NULL, version = version + 1 WHERE owner IS NOT NULL`,
+			now.UnixMilli()); err != nil {
+			return err
+		}
+		return tx.exec(`UPDATE queue SET due = ?, version = version + 1 WHERE due > ? AND due < ?`,
+			now.UnixMilli(), now.Add(farOff).UnixMilli(), Never.UnixMilli())
 	})
 }
 

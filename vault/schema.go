@@ -91,8 +91,18 @@ CREATE INDEX inbound_octets ON inbound (origin, octets);
 `,
 }
 
-// migrate brings the schema up to date, each step in a transaction of its own. ErrChanged: a newer gateway was here.
-func migrate(ctx context.Context, conn *sql.Conn) error {
+// migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may
+// not. ErrChanged: a newer gateway was here, or an older one is.
+func migrate(ctx context.Context, conn *sql.Conn, may bool) error {
+	if !may {
+		var version int
+		if err := conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM schema_version`).Scan(&version); err != nil {
+			return fmt.Errorf("vault: schema: %w", storageError(err))
+		}
+		if version < len(migrations) {
+			return fmt.Errorf("vault: schema version %d: %w: made by an older gateway: start this one first", version, ErrChanged)
+		}
+	}
 	if _, err := conn.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
 		return fmt.Errorf("vault: schema: %w", storageError(err))
 	}

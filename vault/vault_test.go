@@ -169,7 +169,10 @@ func TestOpenRefusals(t *testing.T) {
 	if _, err := vault.Open(ctx, vault.Options{Dir: f.dir}); !errors.Is(err, vault.ErrChanged) || !strings.Contains(err.Error(), "newer gateway") {
 		t.Errorf("newer schema: %v", err)
 	}
-	f.raw(t, `DELETE FROM schema_version WHERE version = 99`)
+	f.raw(t, `DELETE FROM schema_version WHERE version = 99 OR version = (SELECT MAX(version) FROM schema_version WHERE version < 99)`)
+	if _, err := vault.Open(ctx, vault.Options{Dir: f.dir}); !errors.Is(err, vault.ErrChanged) || !strings.Contains(err.Error(), "older gateway") {
+		t.Errorf("older schema, beside its gateway: %v", err)
+	}
 	f.Close()
 	if err := os.Chmod(f.dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -101,7 +101,8 @@ func (q *Queue) Release(ctx context.Context, id string) error {
 		if a.row.State != Held {
 			return Change{}, fmt.Errorf("%w: %v", ErrState, a.row.State)
 		}
-		a.detail.Held, a.detail.Fault, a.detail.Faults, a.detail.Protocol = "", "", 0, 0
+		a.detail.Held, a.detail.Protocol = "", 0
+		a.detail.Faults, a.detail.Fault, a.detail.FaultSince = 0, "", time.Time{}
 		c := a.change(Waiting, AtOnce)
 		c.Leaves = []Leaf{{Released, fields("released")}}
 		return c, nil

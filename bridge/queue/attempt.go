@@ -165,6 +165,7 @@ func (a *attempt) decide(ctx, keep context.Context) (Change, Class) {
 	if err != nil {
 		return a.fault(keep, err), Unset
 	}
+	a.sound(a.now)
 	return a.after(keep, r), r.Class
 }
 
@@ -174,7 +175,7 @@ func (a *attempt) weight() int64 { return min(a.row.Octets, a.o.InFlight) }
 func (a *attempt) deliver(ctx context.Context) (r Result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			r, err = Result{}, errors.New("panic in "+panicPlace())
+			r, err = Result{}, panicError{panicPlace()}
 		}
 	}()
 	ctx, cancel := context.WithTimeout(ctx, a.o.Lease*9/10)
@@ -214,7 +215,7 @@ func (a *attempt) change(s State, due time.Time) Change {
 // after turns a result into the row's next state.
 func (a *attempt) after(ctx context.Context, r Result) Change {
 	d := &a.detail
-	d.Faults, d.Fault = 0, ""
+	d.Faults, d.Fault, d.FaultSince = 0, "", time.Time{}
 	if r.Class != Protocol {
 		d.Protocol = 0
 	}
@@ -321,7 +322,14 @@ func (o *Options) scheduled(n int) time.Duration {
 	return d + o.Rand(d/10+1)
 }
 
-// fault counts a fault of ours; the same one often enough holds the row, and mail flows past it.
+// A panicError says where a Deliverer panicked.
+type panicError struct{ place string }
+
+func (e panicError) Error() string { return "panic in " + e.place }
+
+// fault counts a fault of ours. The same one often enough holds the row, and mail flows past it: if it is the row's own. A
+// panic is; another fault may be everybody's, such as a seal that is closed or a full disk, and then holds nothing back
+// that would go by itself when it is mended. It counts as the row's when others were delivered meanwhile.
 func (a *attempt) fault(ctx context.Context, err error) Change {
 	a.complain(ctx, "queue delivery "+a.row.ID, err)
 	if errors.Is(err, ErrFull) { // it is not this entry's: all would be held
@@ -329,15 +337,17 @@ func (a *attempt) fault(ctx context.Context, err error) Change {
 		return a.again(ctx, Result{Class: Remote, Status: "4.3.1", Reason: a.detail.Reason})
 	}
 	sum := sha256.Sum256([]byte(err.Error()))
-	what := hex.EncodeToString(sum[:4])
-	if a.detail.Fault != what {
-		a.detail.Faults, a.detail.Fault = 0, what
+	if what := hex.EncodeToString(sum[:4]); a.detail.Fault != what {
+		a.detail.Faults, a.detail.Fault, a.detail.FaultSince = 0, what, a.now
 	}
-	if a.detail.Faults++; a.detail.Faults >= maxFaults {
-		return a.quarantine("the same fault of ours " + strconv.Itoa(maxFaults) + " times")
+	a.detail.Faults++
+	_, own := errors.AsType[panicError](err)
+	if own = own || a.soundSince(a.detail.FaultSince); own && a.detail.Faults >= maxFaults {
+		return a.quarantine("the same fault of ours " + strconv.Itoa(a.detail.Faults) + " times")
 	}
-	a.blame(Result{Class: Remote, Status: "4.3.0", Reason: "a fault of ours: see the gateway's log"})
-	return a.again(ctx, Result{Class: Remote, Status: "4.3.0", Reason: a.detail.Reason})
+	r := Result{Class: Remote, Status: "4.3.0", Reason: "a fault of ours: see the gateway's log"}
+	a.blame(r)
+	return a.again(ctx, r)
 }
 
 // quarantine holds the row for an administrator; when its time is over its sender is told.

@@ -41,7 +41,7 @@ type Result struct {
 }
 
 // A Deliverer sends one recipient's copy. An error is a fault of ours, not of the other side: it is tried again by
-// schedule, and held after the fifth of a kind. It may be called on many goroutines. What it returns after ctx has ended
+// schedule, and held after the fifth of a kind while other mail is delivered, as is one that panics. It may be called on many goroutines. What it returns after ctx has ended
 // counts if it is Done or Permanent; else the try does not count.
 type Deliverer interface {
 	Deliver(ctx context.Context, it *Item) (Result, error)

@@ -72,7 +72,7 @@ func (a *attempt) report(kind string) report {
 func (a *attempt) notify(ctx context.Context, r report) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = errors.New("panic in " + panicPlace())
+			err = panicError{panicPlace()}
 		}
 	}()
 	if r.Header, err = a.header(ctx); err != nil {

@@ -103,6 +103,8 @@ type Queue struct {
 	mu    sync.Mutex
 	lanes map[string]*lane
 	busy  int // deliveries in work
+
+	lastSound time.Time // when a Deliverer last had a result
 }
 
 // New makes a queue on a store. It starts nothing: see Run.

@@ -421,7 +421,7 @@ func TestClasses(t *testing.T) {
 		"trust, long life":     {[]queue.Result{r(queue.Trust, life(120), status("5.7.1"))}, nil, hours(120), "5.7.1"},
 		"park":                 {[]queue.Result{r(queue.Park)}, []time.Duration{0}, 0, "held"},
 		"park for a day":       {[]queue.Result{r(queue.Park, life(24), status("5.7.1"))}, []time.Duration{0}, 0, "5.7.1"},
-		"no result":            {[]queue.Result{{}}, []time.Duration{0, time.Minute, 6 * time.Minute, 21 * time.Minute, 51 * time.Minute}, 0, "5.3.0"},
+		"no result":            {[]queue.Result{{}}, nil, hours(120), "4.4.7"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -586,6 +586,48 @@ func TestFullDiskQuarantinesNothing(t *testing.T) {
 	})
 }
 
+// TestFaults: a fault of ours that strikes one entry while others pass holds it; one that strikes all holds none.
+func TestFaults(t *testing.T) {
+	for name, one := range map[string]bool{"of one": true, "of all": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, queue.Options{DelayNotice: -1})
+				var broken atomic.Bool
+				broken.Store(true)
+				w.accept(envelope("bad@y.example"), message(10))
+				w.run(func(_ context.Context, it *queue.Item) (queue.Result, error) {
+					if broken.Load() && (it.Recipient.Address == "bad@y.example" || !one) {
+						return queue.Result{}, errors.New("the signing seal is closed")
+					}
+					return delivered, nil
+				})
+				for i := range 10 {
+					w.accept(envelope(fmt.Sprintf("u%d@y.example", i)), message(10))
+					time.Sleep(hours(1))
+				}
+				l := w.list()
+				if one && (len(l) != 1 || l[0].State != "held" || l[0].Held != "quarantine") {
+					t.Errorf("%+v", l)
+				}
+				if !one && len(l) != 11 {
+					t.Errorf("%d of 11 left", len(l))
+				}
+				for _, i := range l {
+					if !one && i.State != "waiting" {
+						t.Errorf("%+v", i)
+					}
+				}
+				broken.Store(false)
+				time.Sleep(hours(5))
+				synctest.Wait()
+				if l := w.list(); !one && len(l) != 0 {
+					t.Errorf("%d left after it was mended", len(l))
+				}
+			})
+		})
+	}
+}
+
 // TestLostLeases: an entry over which the process dies comes back later each time, and is held at last.
 func TestLostLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -615,6 +657,23 @@ func TestLostLeases(t *testing.T) {
 		synctest.Wait()
 		if i, err := w.Show(t.Context(), r.Entries[0]); err != nil || i.State != "held" || i.Held != "quarantine" || len(w.tried()) != 0 {
 			t.Errorf("%+v, %v, tries %v", i, err, w.tried())
+		}
+	})
+}
+
+// TestWrongClock: an entry that a clock far ahead put off is due again at the next start.
+func TestWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, queue.Options{})
+		w.opts.Now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
+		w.Queue = queue.New(spool.Store{Vault: w.vault}, w.opts)
+		w.accept(envelope("bob@y.example"), message(10))
+		w.opts.Now = nil
+		w.restart()
+		w.run(always(delivered))
+		synctest.Wait()
+		if n := len(w.list()); n != 0 {
+			t.Errorf("%d left", n)
 		}
 	})
 }

@@ -219,6 +219,19 @@ func (p *pass) work(ctx context.Context, l *lane, row Row) {
 	p.nudge()
 }
 
+// sound notes that a Deliverer had a result, whatever it was; soundSince reports whether one had since a moment.
+func (q *Queue) sound(now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lastSound = now
+}
+
+func (q *Queue) soundSince(t time.Time) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lastSound.After(t)
+}
+
 func (q *Queue) complain(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
 		q.o.Log.LogAttrs(ctx, slog.LevelError, what, slog.Any("error", err))

@@ -175,12 +175,13 @@ type detail struct {
 	Reason string        `json:"reason,omitzero"`
 	Life   time.Duration `json:"life,omitzero"` // in place of the queue's
 
-	Refreshed bool   `json:"refreshed,omitzero"` // the last try asked for new signets
-	Protocol  int    `json:"protocol,omitzero"`  // protocol errors in a row
-	Faults    int    `json:"faults,omitzero"`    // of ours, in a row, the same way
-	Fault     string `json:"fault,omitzero"`
-	Told      bool   `json:"told,omitzero"` // of the delay
-	Held      string `json:"held,omitzero"` // by what
+	Refreshed  bool      `json:"refreshed,omitzero"` // the last try asked for new signets
+	Protocol   int       `json:"protocol,omitzero"`  // protocol errors in a row
+	Faults     int       `json:"faults,omitzero"`    // of ours, in a row, the same way
+	Fault      string    `json:"fault,omitzero"`
+	FaultSince time.Time `json:"fault_since,omitzero"`
+	Told       bool      `json:"told,omitzero"` // of the delay
+	Held       string    `json:"held,omitzero"` // by what
 
 	Notice   string    `json:"notice,omitzero"` // failed or relayed
 	Decided  time.Time `json:"decided,omitzero"`
