@@ -21,6 +21,7 @@ type guard struct {
 // A tally is what one prefix did lately.
 type tally struct {
 	conns                   int
+	octets                  int64 // of messages in memory
 	minute, hour, callBacks bucket
 	seen                    time.Time
 }
@@ -134,6 +135,26 @@ func (v *visit) mayAsk() bool {
 	}
 	t.callBacks.level++
 	return true
+}
+
+// hold takes memory for n octets of a message from the prefix's share: half of all, or one message. Clients that send all but
+// the end of many large messages would else keep everyone's out.
+func (v *visit) hold(n int) bool {
+	v.g.mu.Lock()
+	defer v.g.mu.Unlock()
+	t := v.g.tally(v.prefix)
+	if share := max(v.g.l.Memory/2, int64(v.g.l.Message)); !v.exempt && t.octets+int64(n) > share {
+		return false
+	}
+	t.octets += int64(n)
+	return true
+}
+
+// drop gives back what hold took.
+func (v *visit) drop(n int) {
+	v.g.mu.Lock()
+	defer v.g.mu.Unlock()
+	v.g.tally(v.prefix).octets -= int64(n)
 }
 
 // tally finds or makes the entry of a prefix. The caller holds mu. When there are too many, of a handful the one that was

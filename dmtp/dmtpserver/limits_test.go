@@ -97,6 +97,27 @@ func TestLimits(t *testing.T) {
 			c.want("431")
 			c.gone()
 		}},
+		"memory of a prefix": {func(c *Config) { c.Limits.Message, c.Limits.Memory = uint64(len(m))+600, 2*int64(len(m)+600) }, func(c *wire, r *running) {
+			c.begin(len(m))
+			c.ask("DATA", "354")
+			c.send(string(m[:len(m)-1]))
+			for !holds(r.s.guard, len(m)-1) {
+				time.Sleep(time.Millisecond)
+			}
+			m2 := w.signed(c.tb, "other", nil)
+			second := dialTLS(c.tb, r.single)
+			second.begin(len(m2))
+			second.ask("DATA", "354")
+			second.send(string(m2))
+			second.want("431")
+			c.send(string(m[len(m)-1:]))
+			c.want("254")
+			c.ask("NOOP", "250") // by now it has been given back
+			second.gone()
+			if !holds(r.s.guard, 0) {
+				c.tb.Error("memory is still counted")
+			}
+		}},
 		"size": {func(c *Config) { c.Limits.Message = 1000 }, func(c *wire, _ *running) {
 			c.ask("EHLO <a.example>", "250-dx.b.example")
 			for _, l := range []string{"250-PIPELINING", "250-8BITDIME", "250-RETURN", "250-SIZE 1000", "250-COMMIT", "250 OK"} {
@@ -150,6 +171,17 @@ func TestLimits(t *testing.T) {
 }
 
 // TestStop ends a server whose sessions wait: for a command, in a message, and for a Deliverer.
+// holds tells whether all prefixes together have n octets of messages in memory.
+func holds(g *guard, n int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	sum := int64(0)
+	for _, t := range g.prefixes {
+		sum += t.octets
+	}
+	return sum == int64(n)
+}
+
 func TestStop(t *testing.T) {
 	w := newWorld(t, 1)
 	b := newBackend(w)

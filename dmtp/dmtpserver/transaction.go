@@ -181,6 +181,7 @@ type transfer struct {
 
 	buf    Buffer
 	octets int
+	held   int       // octets of the prefix's share
 	end    time.Time // of the whole transfer
 }
 
@@ -188,6 +189,8 @@ func (t *transfer) release() {
 	if t.buf != nil {
 		t.buf.Release()
 	}
+	t.ss.v.drop(t.held)
+	t.held = 0
 }
 
 // slowest is the rate below which a message is given up, octets a second, after a first ten minutes: each block may take
@@ -226,7 +229,7 @@ func (t *transfer) take(ctx context.Context, n uint64) (dmtp.Reply, step) {
 		n -= uint64(got)
 		t.octets += got
 		if got > 0 && room == nil {
-			_, room = t.buf.Write(chunk[:got])
+			room = t.keep(chunk[:got])
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
@@ -243,6 +246,16 @@ func (t *transfer) take(ctx context.Context, n uint64) (dmtp.Reply, step) {
 		return dmtp.ReplyInternal, outOfStep
 	}
 	return dmtp.Reply{}, inStep
+}
+
+// keep puts octets into the buffer, if there is room for them.
+func (t *transfer) keep(p []byte) error {
+	if !t.ss.v.hold(len(p)) {
+		return ErrNoRoom
+	}
+	t.held += len(p)
+	_, err := t.buf.Write(p)
+	return err
 }
 
 // The numbers that begin a message, and its tracing block: dmtp.md §9.3.
