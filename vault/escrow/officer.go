@@ -1,7 +1,6 @@
 package escrow
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
@@ -205,8 +204,4 @@ func officersFault(list []Officer) string {
 		last, persons[o.Person], keys[o.Key], recipients[o.Recipient] = o.Index, true, true, true
 	}
 	return ""
-}
-
-func equalOfficers(a, b Officer) bool {
-	return bytes.Equal(a.append(nil), b.append(nil))
 }
