@@ -30,7 +30,9 @@ func main() {
 	var err error
 	switch command, args := flag.Arg(0), flag.Args()[min(1, flag.NArg()):]; {
 	case command == "up" && len(args) == 0:
-		err = up(ctx)
+		if err = up(ctx); ctx.Err() != nil {
+			err = nil // interrupted: that is how it ends
+		}
 	case command == "leak":
 		err = runLeak(ctx, args, os.Stdout)
 	case command == "gateway-at" && len(args) == 2: // the lab's own: see leakWorld.startAlpha
