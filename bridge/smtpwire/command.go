@@ -68,7 +68,7 @@ func (c *Conn) command(text string) error {
 	case "DATA":
 		// RFC 2920 §3.1: DATA is the last command of a group. What comes with it is a body whose sender did not wait for 354, or
 		// commands that should look like one; if we refused DATA, it would be read as commands.
-		if c.in.Buffered() > 0 {
+		if c.waiting() {
 			return c.end("503 5.5.0 Wait for the reply to DATA")
 		}
 	case "HELO", "EHLO", "LHLO":
@@ -101,7 +101,7 @@ func (c *Conn) startTLS(arg string) error {
 		return c.say("502 5.5.1 STARTTLS is not offered")
 	case on:
 		return c.say("503 5.5.1 TLS is on")
-	case c.in.Buffered() > 0: // injected into the session that is to come (CVE-2011-0411)
+	case c.waiting(): // injected into the session that is to come (CVE-2011-0411)
 		return c.end("503 5.5.0 Nothing may follow STARTTLS")
 	}
 	if err := c.say("220 2.0.0 Ready to start TLS"); err != nil {

@@ -36,6 +36,8 @@ type Guard struct {
 	CommandTimeout time.Duration // for the next command; default 5m, as RFC 5321 §4.5.3.2.7 asks
 	BlockTimeout   time.Duration // for the next octets of a body; default 5m
 	LineFeeds      bool          // take a bare LF for the end of a command, for peers that are known to send it
+	// Under is the state of TLS that is on already, under the connections of this guard; nil: none is.
+	Under *tls.ConnectionState
 }
 
 func (g *Guard) timeout(s state) time.Duration {
@@ -51,7 +53,7 @@ func (g *Guard) timeout(s state) time.Duration {
 
 // Conn guards one connection. It starts nothing.
 func (g *Guard) Conn(c net.Conn) *Conn {
-	gc := &Conn{guard: g, conn: c}
+	gc := &Conn{guard: g, conn: c, tls: g.Under}
 	gc.in = bufio.NewReaderSize(rawReader{gc}, inBuffer)
 	return gc
 }
@@ -86,7 +88,7 @@ type Conn struct {
 
 	mu       sync.Mutex // never held while waiting
 	conn     net.Conn
-	tls      *tls.Conn
+	tls      *tls.ConnectionState
 	state    state
 	hello    string // HELO, EHLO or LHLO, whichever came last
 	stopping bool
@@ -214,7 +216,13 @@ func (c *Conn) TLS() (tls.ConnectionState, bool) {
 	if t == nil {
 		return tls.ConnectionState{}, false
 	}
-	return t.ConnectionState(), true
+	return *t, true
+}
+
+// waiting tells whether octets have come that were not read: here, or in the buffer of a connection that has one under us.
+func (c *Conn) waiting() bool {
+	b, ok := c.netConn().(interface{ Buffered() int })
+	return c.in.Buffered() > 0 || ok && b.Buffered() > 0
 }
 
 func (c *Conn) handshake() error {
@@ -228,8 +236,9 @@ func (c *Conn) handshake() error {
 		return err
 	}
 	raw.SetDeadline(time.Time{})
+	state := t.ConnectionState()
 	c.mu.Lock()
-	c.conn, c.tls = t, t
+	c.conn, c.tls = t, &state
 	c.mu.Unlock()
 	c.in.Reset(rawReader{c}) // nothing that came before counts
 	return nil

@@ -28,6 +28,9 @@ var replies = []struct {
 	subject, datum int
 	text           string
 }{
+	{smtpwire.ErrNoDomain, 501, 1, 3, "an address needs a domain"},
+	{smtpwire.ErrNeedsUTF8, 553, 6, 7, "an internationalized address needs SMTPUTF8"},
+	{smtpwire.ErrAddress, 501, 1, 3, "bad address"},
 	{smtpwire.ErrBareEnd, 554, 6, 0, "a CR or LF in the message is no line end (RFC 5321, 2.3.8)"},
 	{smtpwire.ErrLongLine, 554, 6, 0, "a line of the message is longer than 1 MiB"},
 	{smtpwire.ErrTooLarge, 552, 3, 4, "message too large"},

@@ -83,9 +83,9 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		Client: s.peer, Hello: smtpwire.Printable(s.conn.Hostname(), 255), User: s.user,
 	}
 	if from != "" {
-		address, domain, err := canonical(from, o.UTF8)
+		address, domain, err := smtpwire.Canonical(from, o.UTF8)
 		if err != nil {
-			return err
+			return replyFor(err)
 		}
 		env.From = address
 		if env.Foreign = !s.server.Domains(domain); env.Foreign && !s.server.Forwarding {
@@ -98,9 +98,9 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 
 // Rcpt adds a recipient. One that is there already counts once.
 func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
-	address, _, err := canonical(to, s.env.UTF8)
+	address, _, err := smtpwire.Canonical(to, s.env.UTF8)
 	if err != nil {
-		return err
+		return replyFor(err)
 	}
 	for _, r := range s.env.To {
 		if r.Address == address {

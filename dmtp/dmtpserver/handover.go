@@ -74,6 +74,27 @@ func (c *handedOver) Close() error {
 	return err
 }
 
+// Buffered is the number of octets that have come and that Read, which gives a line at a time, has not given yet: what is sent
+// with a command that must be the last of its group can be seen.
+func (c *handedOver) Buffered() int {
+	if s, ok := c.Conn.(*smtpConn); ok {
+		return len(s.rest) + s.br.Buffered()
+	}
+	return 0
+}
+
+// CloseWrite says that no more comes, so that the last reply arrives although octets are left unread.
+func (c *handedOver) CloseWrite() error {
+	conn := c.Conn
+	if s, ok := conn.(*smtpConn); ok {
+		conn = s.Conn
+	}
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return net.ErrClosed
+}
+
 // ConnectionState is the TLS state of a session that came to SMTP in TLS by STARTTLS <host> MODE=SMTP; false for all others.
 func ConnectionState(conn net.Conn) (tls.ConnectionState, bool) {
 	if h, ok := conn.(*handedOver); ok {

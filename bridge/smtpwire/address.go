@@ -1,6 +1,7 @@
-package submission
+package smtpwire
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"unicode/utf8"
@@ -12,25 +13,32 @@ const (
 	maxDomain = 255
 )
 
-// canonical writes a mailbox that go-smtp has parsed, and unquoted, as RFC 5321 §4.1.2 writes it: the local part quoted only
+// Why an address is refused.
+var (
+	ErrNoDomain  = errors.New("smtpwire: an address needs a domain")
+	ErrNeedsUTF8 = errors.New("smtpwire: an internationalized address needs SMTPUTF8")
+	ErrAddress   = errors.New("smtpwire: bad address")
+)
+
+// Canonical writes a mailbox that go-smtp has parsed, and unquoted, as RFC 5321 §4.1.2 writes it: the local part quoted only
 // where it must be, the domain in lower case. utf8OK tells that SMTPUTF8 was asked for.
-func canonical(s string, utf8OK bool) (address, domain string, err error) {
+func Canonical(s string, utf8OK bool) (address, domain string, err error) {
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
-		return "", "", reply(501, 1, 3, "an address needs a domain")
+		return "", "", ErrNoDomain
 	}
 	local, domain := s[:at], strings.ToLower(s[at+1:])
 	switch {
 	case !utf8.ValidString(s):
-		return "", "", reply(501, 1, 3, "bad address")
+		return "", "", ErrAddress
 	case !utf8OK && !ascii(s):
-		return "", "", reply(553, 6, 7, "an internationalized address needs SMTPUTF8")
+		return "", "", ErrNeedsUTF8
 	case local == "", len(local) > maxLocal, !validDomain(domain):
-		return "", "", reply(501, 1, 3, "bad address")
+		return "", "", ErrAddress
 	}
 	quoted, ok := quoteLocal(local)
 	if !ok {
-		return "", "", reply(501, 1, 3, "bad address")
+		return "", "", ErrAddress
 	}
 	return quoted + "@" + domain, domain, nil
 }
@@ -71,15 +79,6 @@ func validDomain(d string) bool {
 			if r < 0xa0 && !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_') {
 				return false
 			}
-		}
-	}
-	return true
-}
-
-func ascii(s string) bool {
-	for i := range len(s) {
-		if s[i] > 0x7f {
-			return false
 		}
 	}
 	return true

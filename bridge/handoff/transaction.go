@@ -1,0 +1,121 @@
+package handoff
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"dimegate/bridge/smtpwire"
+)
+
+// A Transaction is a message that is passed on while it comes in, command by command. It holds one of the inner server's
+// sessions until End, which must be called. It is for one goroutine.
+type Transaction struct {
+	inner *Inner
+	s     *session
+	fresh bool // the server holds nothing of a transaction
+	dead  bool // the session is of no more use
+}
+
+// Begin says MAIL. What cannot be known before the message has come is taken from f as smtpwire.Client's Mail does; when the
+// server offers 8BITMIME it is asked for. A kept session that has died meanwhile is replaced by a new one, once. Errors as of
+// Deliver.
+func (h *Inner) Begin(ctx context.Context, t smtpwire.Transaction, f smtpwire.Facts) (*Transaction, error) {
+	select {
+	case h.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for {
+		s, err := h.session(ctx)
+		if err != nil {
+			<-h.slots
+			return nil, err
+		}
+		tx := &Transaction{inner: h, s: s}
+		kept := s.messages > 0
+		s.messages++
+		if _, ok := s.Offers("8BITMIME"); ok {
+			f.EightBit = true
+		}
+		if err = tx.judge(ctx, s.Mail(ctx, t, f)); err == nil {
+			return tx, nil
+		}
+		if kept && tx.dead && ctx.Err() == nil { // it died while it was kept
+			s.Close()
+			continue
+		}
+		tx.End(ctx)
+		return nil, err
+	}
+}
+
+// EightBit tells whether octets above 127 may be in the message.
+func (tx *Transaction) EightBit() bool { _, ok := tx.s.Offers("8BITMIME"); return ok }
+
+// Recipient adds one. A *smtpwire.Error is about this one only.
+func (tx *Transaction) Recipient(ctx context.Context, to string) error {
+	if tx.dead {
+		return ErrUnavailable
+	}
+	return tx.judge(ctx, tx.s.Recipient(ctx, to))
+}
+
+// Stream sends the message while it is read and returns the server's verdict, which ends the transaction. Errors: those of
+// Deliver, and the reader's.
+func (tx *Transaction) Stream(ctx context.Context, r io.Reader) (smtpwire.Reply, error) {
+	if tx.dead {
+		return smtpwire.Reply{}, ErrUnavailable
+	}
+	source := &source{r: r}
+	verdict, err := tx.s.Stream(ctx, source)
+	if source.err != nil {
+		tx.dead = true
+		return smtpwire.Reply{}, source.err
+	}
+	tx.fresh = err == nil
+	return verdict, tx.judge(ctx, err)
+}
+
+// A source remembers what ended reading, so that it is not taken for the network's.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// judge notes what an error means for the session, and gives it the names of Deliver's.
+func (tx *Transaction) judge(ctx context.Context, err error) error {
+	refused, isReply := errors.AsType[*smtpwire.Error](err)
+	switch {
+	case err == nil, isReply && refused.Local:
+		return err
+	case isReply && refused.Code == 530: // it wants a password: ours to mend, not the sender's
+		return unavailable(err)
+	case isReply:
+		tx.dead = tx.dead || refused.Code == 421
+		return err
+	}
+	tx.dead = true
+	if ctx.Err() != nil || errors.Is(err, smtpwire.ErrUncertain) {
+		return err
+	}
+	return unavailable(err)
+}
+
+// End takes back what was begun and gives the session away.
+func (tx *Transaction) End(ctx context.Context) {
+	defer func() { <-tx.inner.slots }()
+	if tx.dead || !tx.fresh && tx.s.Reset(ctx) != nil {
+		tx.s.Close()
+		return
+	}
+	tx.inner.keep(tx.s)
+}
