@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"dimegate/bridge/smtpwire"
 )
 
 // An Acceptor takes one message: it reads body to its end, and returns nil when the message is durable. What is read when
@@ -117,31 +119,42 @@ func New(c Config, a Acceptor, log *slog.Logger) *Server {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	l := newListener(ln, s)
+	l := s.listener(ln)
 	engine := s.engine(&backend{server: s, ctx: work})
 
 	stopped := make(chan struct{})
 	unhook := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		l.stop()
+		l.Stop()
 		grace := time.AfterFunc(s.Grace, func() {
 			cancel(errStopping)
-			l.closeAll()
+			l.CloseAll()
 		})
 		defer grace.Stop()
 		engine.Shutdown(context.WithoutCancel(ctx)) // waits for the sessions
 	})
 	err := engine.Serve(l)
 	if unhook() { // the listener failed by itself
-		l.stop()
+		l.Stop()
 		cancel(errStopping)
-		l.closeAll()
+		l.CloseAll()
 		engine.Shutdown(context.WithoutCancel(ctx))
 	} else {
 		<-stopped
 		err = nil
 	}
 	return err
+}
+
+// listener bounds and guards what comes from ln.
+func (s *Server) listener(ln net.Listener) *smtpwire.Listener {
+	return &smtpwire.Listener{
+		Listener: ln, Limit: s.MaxSessions,
+		PerClient: func(a netip.Addr) (netip.Prefix, int) { return netip.PrefixFrom(a, a.BitLen()), s.MaxPerClient },
+		Guard: func(_ net.Conn, client netip.Addr) *smtpwire.Guard {
+			return &smtpwire.Guard{TLS: s.TLS, CommandTimeout: s.Timeout, BlockTimeout: s.Timeout, LineFeeds: contains(s.Mend, client)}
+		},
+	}
 }
 
 var errStopping = errors.New("submission: stopping")
