@@ -62,33 +62,14 @@ func (tx *Transaction) Recipient(ctx context.Context, to string) error {
 }
 
 // Stream sends the message while it is read and returns the server's verdict, which ends the transaction. Errors: those of
-// Deliver, and the reader's.
+// Deliver, and *smtpwire.ReadError.
 func (tx *Transaction) Stream(ctx context.Context, r io.Reader) (smtpwire.Reply, error) {
 	if tx.dead {
 		return smtpwire.Reply{}, ErrUnavailable
 	}
-	source := &source{r: r}
-	verdict, err := tx.s.Stream(ctx, source)
-	if source.err != nil {
-		tx.dead = true
-		return smtpwire.Reply{}, source.err
-	}
+	verdict, err := tx.s.Stream(ctx, r)
 	tx.fresh = err == nil
 	return verdict, tx.judge(ctx, err)
-}
-
-// A source remembers what ended reading, so that it is not taken for the network's.
-type source struct {
-	r   io.Reader
-	err error
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF {
-		s.err = err
-	}
-	return n, err
 }
 
 // judge notes what an error means for the session, and gives it the names of Deliver's.
@@ -104,7 +85,7 @@ func (tx *Transaction) judge(ctx context.Context, err error) error {
 		return err
 	}
 	tx.dead = true
-	if ctx.Err() != nil || errors.Is(err, smtpwire.ErrUncertain) {
+	if _, ours := errors.AsType[*smtpwire.ReadError](err); ours || ctx.Err() != nil || errors.Is(err, smtpwire.ErrUncertain) {
 		return err
 	}
 	return unavailable(err)

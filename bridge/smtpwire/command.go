@@ -71,6 +71,11 @@ func (c *Conn) command(text string) error {
 		if c.waiting() {
 			return c.end("503 5.5.0 Wait for the reply to DATA")
 		}
+	case "RCPT": // go-smtp wants a domain in every path
+		const alone = "TO:<postmaster>"
+		if p := c.guard.Postmaster; p != "" && len(arg) >= len(alone) && strings.EqualFold(arg[:len(alone)], alone) {
+			text = verb + " TO:<" + p + ">" + arg[len(alone):]
+		}
 	case "HELO", "EHLO", "LHLO":
 		if !validHello(arg) {
 			return c.say("501 5.5.4 A host name or address literal is needed")

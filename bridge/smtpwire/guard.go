@@ -36,6 +36,7 @@ type Guard struct {
 	CommandTimeout time.Duration // for the next command; default 5m, as RFC 5321 §4.5.3.2.7 asks
 	BlockTimeout   time.Duration // for the next octets of a body; default 5m
 	LineFeeds      bool          // take a bare LF for the end of a command, for peers that are known to send it
+	Postmaster     string        // the address that RCPT TO:<postmaster> stands for (RFC 5321 §4.5.1); empty: none
 	// Under is the state of TLS that is on already, under the connections of this guard; nil: none is.
 	Under *tls.ConnectionState
 }

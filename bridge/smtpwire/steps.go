@@ -38,7 +38,7 @@ func (c *Client) Recipient(ctx context.Context, to string) error {
 
 // Stream sends the message by DATA while it is read, and returns the server's verdict. Its lines must end with CRLF, and the
 // last one gets its end if it has none. When reading fails the connection is closed in the middle of the message, so that the
-// server cannot take it for a whole one. Errors: also ErrUncertain, and the reader's.
+// server cannot take it for a whole one. Errors: also ErrUncertain, *ReadError.
 func (c *Client) Stream(ctx context.Context, r io.Reader) (verdict Reply, err error) {
 	err = c.during(ctx, func() error {
 		if err := c.write("DATA"); err != nil {
@@ -48,8 +48,12 @@ func (c *Client) Stream(ctx context.Context, r io.Reader) (verdict Reply, err er
 		if err := expect(3, StageData, said, err); err != nil {
 			return err
 		}
-		w := newDotWriter(c.out)
-		if _, err = io.Copy(w, r); err == nil {
+		w, src := newDotWriter(c.out), &source{r: r}
+		if _, err = io.Copy(w, src); src.err != nil {
+			c.conn.Close()
+			return &ReadError{src.err}
+		}
+		if err == nil {
 			err = w.Close()
 		}
 		if err == nil {
@@ -65,4 +69,24 @@ func (c *Client) Stream(ctx context.Context, r io.Reader) (verdict Reply, err er
 		return expect(2, StageBody, verdict, nil)
 	})
 	return verdict, err
+}
+
+// A ReadError is what ended the reading of a message that was to be sent.
+type ReadError struct{ Err error }
+
+func (e *ReadError) Error() string { return "smtpwire: reading the message: " + e.Err.Error() }
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// A source remembers why reading ended, if it was no end.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
 }
