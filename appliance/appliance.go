@@ -22,6 +22,7 @@ import (
 	"dimegate/bridge"
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/queue"
+	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/submission"
 	"dimegate/dmtp/dmtpclient"
 	"dimegate/dmtp/dmtpserver"
@@ -58,6 +59,7 @@ type Appliance struct {
 	outbound   *bridge.Outbound
 	inbound    *bridge.Inbound
 	submission *submission.Server
+	plain      *plain // nil: no shared port
 	server     *dmtpserver.Server
 
 	listeners listeners
@@ -90,7 +92,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}
-	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeServer, a.listen} {
+	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.listen} {
 		if err := part(); err != nil {
 			return nil, err
 		}
@@ -98,28 +100,9 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	return a, nil
 }
 
-func (a *Appliance) makeInner() error {
-	roots, err := a.roots()
-	if err != nil {
-		return err
-	}
-	servers := map[string]*handoff.Inner{}
-	a.inner = inner{}
-	for _, o := range a.config.Organizations {
-		s := servers[o.Inner]
-		if s == nil {
-			s = handoff.New(handoff.Config{
-				Address: o.Inner, Name: a.config.Hostname, LMTP: a.config.Handoff.LMTP,
-				TLS: tlsPolicies[a.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-				MaxSessions: a.config.Handoff.MaxSessions, Log: a.Log,
-			})
-			servers[o.Inner] = s
-		}
-		for _, d := range o.Domains {
-			a.inner[d] = s
-		}
-	}
-	return nil
+func (a *Appliance) makeInner() (err error) {
+	a.inner, err = a.innerServers(a.config.Handoff.MaxSessions, smtpwire.Timeouts{})
+	return err
 }
 
 var tlsPolicies = map[string]handoff.TLSPolicy{"off": handoff.TLSOff, "opportunistic": handoff.TLSOpportunistic, "required": handoff.TLSRequired}
@@ -279,24 +262,24 @@ func (a *Appliance) makeSubmission() error {
 const maxUsersFile = 1 << 20
 
 func (a *Appliance) makeServer() error {
-	var certs []tls.Certificate
-	for _, f := range a.config.DMTP.Certificates {
-		cert, err := tls.LoadX509KeyPair(f.CertificateFile, f.KeyFile)
-		if err != nil {
-			return fmt.Errorf("dmtp.certificate: %s: %w", f.CertificateFile, err)
-		}
-		certs = append(certs, cert)
+	certs, err := a.certificates()
+	if err != nil {
+		return err
 	}
 	certificates, err := dmtpserver.NewCertificates(dmtpserver.Host{Names: a.names(), Certificates: certs})
 	if err != nil {
 		return fmt.Errorf("dmtp.certificate: %w", err)
 	}
-	a.server, err = dmtpserver.New(dmtpserver.Config{
+	c := dmtpserver.Config{
 		Host: a.config.Hostname, Certificates: certificates, Directory: directory{a.keeper}, Domains: a.orgs, Origins: origins{a.resolver},
 		Outcomes: intents{a.vault.Vault, a.Now}, Deliverer: a.inbound, Log: a.Log,
 		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Sessions: a.config.DMTP.MaxSessions, Exempt: a.config.DMTP.Permitted()},
 		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout, Deliver: a.config.Handoff.Timeout},
-	})
+	}
+	if a.plain != nil {
+		c.SMTP = a.plain.smtp
+	}
+	a.server, err = dmtpserver.New(c)
 	return err
 }
 
@@ -351,6 +334,9 @@ func (a *Appliance) Close() error {
 		errs = append(errs, a.client.Close())
 	}
 	errs = append(errs, a.inner.Close())
+	if a.plain != nil {
+		errs = append(errs, a.plain.inner.Close())
+	}
 	a.orgs.destroy()
 	if a.vault != nil {
 		errs = append(errs, a.vault.Close())

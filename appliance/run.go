@@ -40,6 +40,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 			start(kind, func(ctx context.Context) error { return l.serve(ctx, ln) })
 		}
 	}
+	if a.plain != nil {
+		start("plain smtp", a.plain.run)
+	}
 	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner}) })
 	start("checkpoints", a.checkpoints)
 	start("sweep", a.sweep)

@@ -71,6 +71,7 @@ func (c *Config) Check() error {
 	c.checkOrganizations(k)
 	c.Submission.check(k.at("submission."))
 	c.DMTP.check(k.at("dmtp."))
+	c.Inbound.check(k.at("inbound."))
 	c.Handoff.check(k.at("handoff."))
 	c.DNS.check(k.at("dns."))
 	c.Vault.HostSeal.check(k.at("vault.host_seal."))
@@ -186,6 +187,15 @@ func (d *DMTP) check(k checker) {
 	count(k, "max_sessions", d.MaxSessions, 1, 100_000)
 	within(k, "timeout", d.Timeout, time.Minute, time.Hour)
 }
+
+func (i *Inbound) check(k checker) {
+	networks(k, "exempt", i.Exempt)
+	octets(k, "max_octets", i.MaxOctets, 64<<10, 4<<30-1)
+	count(k, "max_sessions", i.MaxSessions, 1, 10_000)
+}
+
+// Exempted returns the prefixes of a checked table.
+func (i *Inbound) Exempted() []netip.Prefix { return prefixes(i.Exempt) }
 
 func (h *Handoff) check(k checker) {
 	address(k, "address", h.Address)

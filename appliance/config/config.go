@@ -27,6 +27,7 @@ type Config struct {
 	Organizations []Organization `toml:"organization"` // at least one
 	Submission    Submission     `toml:"submission"`
 	DMTP          DMTP           `toml:"dmtp"`
+	Inbound       Inbound        `toml:"inbound"`
 	Handoff       Handoff        `toml:"handoff"`
 	DNS           DNS            `toml:"dns"`
 	TLS           TLS            `toml:"tls"`
@@ -69,6 +70,13 @@ type DMTP struct {
 	Permit       []string      `toml:"permit"`       // prefixes of private addresses at which others' gateways may be; default none
 	MaxSessions  int           `toml:"max_sessions"` // at one time; default 500
 	Timeout      time.Duration `toml:"timeout"`      // silence; default 5m, at least 1m
+}
+
+// Inbound is the [inbound] table: plain SMTP on the ports of dmtp.listen_dual.
+type Inbound struct {
+	Exempt      []string `toml:"exempt"`       // networks that may send plain mail to domains whose policy is strict, and have no limit of their own; default none
+	MaxOctets   int64    `toml:"max_octets"`   // a message; default 104857600
+	MaxSessions int      `toml:"max_sessions"` // at one time, and as many at each inner server; one client gets a fifth; default 100
 }
 
 // A Certificate is one [[dmtp.certificate]] table.
@@ -167,6 +175,7 @@ func Default() *Config {
 			MaxSessions: 500,
 			Timeout:     5 * time.Minute,
 		},
+		Inbound: Inbound{Exempt: []string{}, MaxOctets: 100 << 20, MaxSessions: 100},
 		Handoff: Handoff{
 			Address:     "127.0.0.1:25",
 			StartTLS:    "opportunistic",

@@ -1,0 +1,95 @@
+package appliance
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+
+	"dimegate/bridge"
+	"dimegate/bridge/handoff"
+	"dimegate/bridge/mx"
+	"dimegate/bridge/smtpwire"
+	"dimegate/dmtp/dmtpserver"
+)
+
+// plain is the SMTP side of the shared ports: the DMTP server's front hands sessions over, mx serves them.
+type plain struct {
+	*mx.Server
+	*dmtpserver.Handover
+	inner inner // sessions of their own: who trickles plain mail does not hold up what comes sealed
+}
+
+// smtp is dmtpserver.Config.SMTP. A message under way may end after ctx: the server ends sessions by itself.
+func (p *plain) smtp(ctx context.Context, conn net.Conn) {
+	p.Handover.SMTP(context.WithoutCancel(ctx), conn)
+}
+
+func (p *plain) run(ctx context.Context) error { return p.Server.Serve(ctx, p.Handover) }
+
+// makeMX makes the SMTP side, if there is a shared port.
+func (a *Appliance) makeMX() error {
+	if len(a.config.DMTP.ListenDual) == 0 {
+		return nil
+	}
+	certificates, err := a.certificates()
+	if err != nil {
+		return err
+	}
+	i := a.config.Inbound
+	own, err := a.innerServers(i.MaxSessions, smtpwire.Timeouts{Verdict: a.config.Handoff.Timeout})
+	if err != nil {
+		return err
+	}
+	domains := map[string]mx.Domain{}
+	for _, o := range a.config.Organizations {
+		for _, d := range o.Domains {
+			domains[d] = mx.Domain{Inner: own[d], Strict: o.Policy == "strict"}
+		}
+	}
+	a.plain = &plain{inner: own, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
+		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
+		Exempt: i.Exempted(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
+		Firewall: handoff.Firewall{AuthServIDs: []string{a.config.Hostname}},
+		TLS:      &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
+		MaxOctets: i.MaxOctets, MaxSessions: i.MaxSessions, Now: a.Now,
+	}, a.Log)}
+	return nil
+}
+
+// certificates are those that others see.
+func (a *Appliance) certificates() ([]tls.Certificate, error) {
+	var all []tls.Certificate
+	for _, f := range a.config.DMTP.Certificates {
+		cert, err := tls.LoadX509KeyPair(f.CertificateFile, f.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("dmtp.certificate: %s: %w", f.CertificateFile, err)
+		}
+		all = append(all, cert)
+	}
+	return all, nil
+}
+
+// innerServers are the ways to the mail servers of our domains, each of which gives so many sessions.
+func (a *Appliance) innerServers(sessions int, t smtpwire.Timeouts) (inner, error) {
+	roots, err := a.roots()
+	if err != nil {
+		return nil, err
+	}
+	servers, all := map[string]*handoff.Inner{}, inner{}
+	for _, o := range a.config.Organizations {
+		s := servers[o.Inner]
+		if s == nil {
+			s = handoff.New(handoff.Config{
+				Address: o.Inner, Name: a.config.Hostname, LMTP: a.config.Handoff.LMTP,
+				TLS: tlsPolicies[a.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+				MaxSessions: sessions, Timeouts: t, Log: a.Log,
+			})
+			servers[o.Inner] = s
+		}
+		for _, d := range o.Domains {
+			all[d] = s
+		}
+	}
+	return all, nil
+}
