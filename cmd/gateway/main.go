@@ -44,6 +44,8 @@ var commands = []command{
 	trustCommand,
 	messageCommand,
 	keysCommand,
+	escrowCommand,
+	officerCommand,
 	queueCommand,
 	auditCommand,
 	versionCommand,

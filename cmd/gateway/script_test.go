@@ -12,7 +12,7 @@ import (
 
 // TestMain lets the scripts call this very program by its name.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"gateway": main})
+	testscript.Main(m, map[string]func(){"gateway": main, "age-plugin-lab": labToken})
 }
 
 // TestScripts runs testdata/script: command lines as people type them, with what they print and how they end. VECTORS is the
@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("VECTORS", folder)
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "archive": archiveCommand},
 	})
 }
 

@@ -42,18 +42,21 @@ func (p *Plan) encode() []byte {
 	return b
 }
 
-// NewPlan plans the epoch after old. Officers keep their indexes; a new one has the index 0 here and is given the next that
-// no epoch in history has used.
+// NewPlan plans the epoch after old. Officers with the index 0 are given theirs: who had one in
+// old or before it has it again, who is new has the next that nobody had.
 func NewPlan(old *Epoch, history []*Epoch, dealers []uint16, officers []Officer, quorum int, now time.Time) (*Plan, error) {
-	last := uint16(0)
+	last, known := uint16(0), map[string]uint16{}
 	for _, e := range append(slices.Clone(history), old) {
-		last = max(last, e.Officers[len(e.Officers)-1].Index)
+		for _, o := range e.Officers {
+			last, known[o.Person] = max(last, o.Index), o.Index
+		}
 	}
 	officers = slices.Clone(officers)
 	for i, o := range officers {
-		if known, ok := old.Person(o.Person); ok && o.Index == 0 {
-			officers[i].Index = known.Index
-		} else if o.Index == 0 {
+		if o.Index == 0 {
+			officers[i].Index = known[o.Person]
+		}
+		if officers[i].Index == 0 {
 			last++
 			officers[i].Index = last
 		}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// harden can do nothing here.
+func harden() {}
