@@ -20,6 +20,9 @@ import (
 	"dimegate/appliance/keystore"
 	"dimegate/appliance/spool"
 	"dimegate/bridge"
+	"dimegate/bridge/exchange"
+	"dimegate/bridge/exchange/mtasts"
+	"dimegate/bridge/exchange/tlsrpt"
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/queue"
 	"dimegate/bridge/smtpwire"
@@ -56,6 +59,9 @@ type Appliance struct {
 	resolver   *resolver.Resolver
 	keeper     *trustful.Keeper
 	queue      *queue.Queue
+	policies   *mtasts.Client
+	reports    *tlsrpt.Recorder
+	exchange   *exchange.Exchanger
 	outbound   *bridge.Outbound
 	inbound    *bridge.Inbound
 	submission *submission.Server
@@ -92,7 +98,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}
-	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.listen} {
+	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.listen} {
 		if err := part(); err != nil {
 			return nil, err
 		}
@@ -124,19 +130,13 @@ func (a *Appliance) roots() (*x509.CertPool, error) {
 }
 
 func (a *Appliance) makeClient() error {
-	permitted := a.config.DMTP.Permitted()
 	a.client = dmtpclient.New(dmtpclient.Options{
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			list, _, err := a.dns.Addresses(ctx, host) // whatever their state: the certificate is what is judged
 			return list, err
 		},
-		Permit: func(addr netip.Addr) error {
-			if slices.ContainsFunc(permitted, func(p netip.Prefix) bool { return p.Contains(addr) }) {
-				return nil
-			}
-			return dmtpclient.PublicOnly(addr)
-		},
-		Dial: a.Dial,
+		Permit: a.permit,
+		Dial:   a.Dial,
 	})
 	return nil
 }
@@ -186,6 +186,11 @@ func (a *Appliance) makeKeeper() (err error) {
 	return err
 }
 
+func (a *Appliance) makeLadder() error {
+	a.reports = tlsrpt.New(keystore.TLSResults{Vault: a.vault.Vault}, a.Now)
+	return a.makeExchange(keystore.Policies{Vault: a.vault.Vault}, a.reports)
+}
+
 func (a *Appliance) makeQueue() error {
 	q := a.config.Queue
 	notice := q.DelayNotice
@@ -198,7 +203,7 @@ func (a *Appliance) makeQueue() error {
 	})
 	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
 		Router: router{a.resolver, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
-		Carrier: carrier{a.client, a.orgs, a.Sealed}, Domains: a.domains(), Hostname: a.config.Hostname,
+		Carrier: carrier{a.client, a.orgs, a.Sealed}, Exchange: a.exchange, Domains: a.domains(), Hostname: a.config.Hostname,
 		OwnHosts: ownHosts(a.config), Log: a.Log,
 	})
 	return nil
@@ -332,6 +337,9 @@ func (a *Appliance) Close() error {
 	}
 	if a.client != nil {
 		errs = append(errs, a.client.Close())
+	}
+	if a.exchange != nil {
+		errs = append(errs, a.exchange.Close())
 	}
 	errs = append(errs, a.inner.Close())
 	if a.plain != nil {

@@ -7,6 +7,7 @@ import (
 
 	"dimegate/appliance/config"
 	"dimegate/bridge"
+	"dimegate/bridge/exchange"
 	"dimegate/dmtp/dmtpclient"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/record"
@@ -35,12 +36,12 @@ var situations = []struct {
 }
 
 // Route looks the recipient up. Only a fault of ours is an error.
-func (r router) Route(ctx context.Context, recipient string) (bridge.Route, error) {
+func (r router) Route(ctx context.Context, sender, recipient string) (bridge.Route, error) {
 	u, err := r.resolver.User(ctx, recipient, true)
 	if errors.Is(err, resolver.ErrBadName) {
-		return r.unnamed(ctx, recipient)
+		return r.unnamed(ctx, sender, recipient)
 	}
-	terms, terr := r.terms(ctx, recipient)
+	terms, terr := r.terms(ctx, sender, recipient)
 	if terr != nil {
 		return bridge.Route{}, terr
 	}
@@ -58,8 +59,8 @@ func (r router) Route(ctx context.Context, recipient string) (bridge.Route, erro
 }
 
 // unnamed is for an address that no signet can be for: the domain's record alone decides.
-func (r router) unnamed(ctx context.Context, recipient string) (bridge.Route, error) {
-	terms, err := r.terms(ctx, recipient)
+func (r router) unnamed(ctx context.Context, sender, recipient string) (bridge.Route, error) {
+	terms, err := r.terms(ctx, sender, recipient)
 	if err != nil {
 		return bridge.Route{}, err
 	}
@@ -112,16 +113,16 @@ func failed(route bridge.Route, err error) bridge.Route {
 // Forget drops what is cached of a recipient.
 func (r router) Forget(recipient string) { r.resolver.Forget(recipient) }
 
-// floors are the configuration's names.
-var floors = map[string]bridge.Floor{"dime": bridge.FloorDIME, "hold": bridge.FloorHold}
-
-func (r router) terms(ctx context.Context, recipient string) (bridge.Terms, error) {
-	floor := r.policy.Floor
-	if d, ok := r.policy.Domains[domainOf(recipient)]; ok {
-		floor = d.Floor
+// terms are what the administrator asks for mail from a sender to a recipient.
+func (r router) terms(ctx context.Context, sender, recipient string) (bridge.Terms, error) {
+	domain := domainOf(recipient)
+	if d, err := resolver.NormalDomain(domain); err == nil {
+		domain = d // the configuration names domains in ASCII
 	}
-	override, err := r.resolver.Overridden(ctx, domainOf(recipient), resolver.OverrideSMTP)
-	return bridge.Terms{Floor: floors[floor], Override: override}, err
+	name, layer := r.policy.FloorFor(sender, domain)
+	floor, _ := exchange.ParseFloor(name) // checked; what is none holds
+	override, err := r.resolver.Overridden(ctx, domain, resolver.OverrideSMTP)
+	return bridge.Terms{Floor: floor, Layer: bridge.Layer(layer), Override: override}, err
 }
 
 // author is the users' agent in the bridge's words.
@@ -141,17 +142,10 @@ func (a author) Draft(ctx context.Context, address string, r bridge.Route) (brid
 		return nil, err
 	}
 	d, err := a.keeper.Prepare(ctx, trustful.Outgoing{Author: address, Recipient: r.Recipient, Destination: r.Destination, Remote: remotes[r.Remote], Override: override})
-	switch {
-	case err == nil:
-		return d, nil
-	case errors.Is(err, trustful.ErrHeld):
-		return nil, errors.Join(bridge.ErrUntrusted, err)
-	case errors.Is(err, trustful.ErrUnavailable):
-		return nil, errors.Join(bridge.ErrUnavailable, err)
-	case errors.Is(err, trustful.ErrAddress), errors.Is(err, trustful.ErrNotOurs):
-		return nil, errors.Join(bridge.ErrSender, err)
+	if err != nil {
+		return nil, draftError(err)
 	}
-	return nil, err
+	return d, nil
 }
 
 // carrier is the DMTP client in the bridge's words. It looks at every message before it leaves, when somebody wants to.

@@ -45,6 +45,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner}) })
 	start("checkpoints", a.checkpoints)
+	start("tls reports", a.flush)
 	start("sweep", a.sweep)
 	<-ctx.Done()
 	parts.Wait()
@@ -82,6 +83,7 @@ func (a *Appliance) sweep(ctx context.Context) error {
 		} else if abandoned > 0 {
 			a.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
 		}
+		a.sweepExchange(ctx)
 		if err := a.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
 			a.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
 		}

@@ -33,8 +33,8 @@ type Route struct {
 
 // A Router finds the way to a recipient. An error is a fault of ours; what is wrong with the other side is a Situation.
 type Router interface {
-	Route(ctx context.Context, recipient string) (Route, error)
-	Forget(recipient string) // what is cached: the other side says that it is outdated
+	Route(ctx context.Context, sender, recipient string) (Route, error) // sender: the reverse-path, "" for the null one
+	Forget(recipient string)                                            // what is cached: the other side says that it is outdated
 }
 
 // Errors of an Author.
@@ -72,6 +72,7 @@ type OutboundOptions struct {
 	Author   Author
 	Origin   Origin
 	Carrier  Carrier
+	Exchange Exchange // nil: nothing leaves as plain SMTP
 	Domains  []string // ours; the first one's postmaster authors mail that no domain of ours is named in
 	Hostname string
 	OwnHosts []string // whose Received fields lose their "for" clause
@@ -87,7 +88,7 @@ func NewOutbound(o OutboundOptions) *Outbound { return &Outbound{o} }
 
 // Deliver makes one try.
 func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, error) {
-	route, err := o.Router.Route(ctx, it.Recipient.Address)
+	route, err := o.Router.Route(ctx, it.Envelope.ReversePath, it.Recipient.Address)
 	if err != nil {
 		return queue.Result{}, err
 	}
@@ -101,10 +102,13 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 	}
 	route.Terms.Require = translate.Requires(m)
 	d := Decide(route.Situation, route.Remote, route.Terms)
-	if d.Action != SendDMTP {
-		return o.keepOrBounce(ctx, it, route, d)
+	switch {
+	case d.Action == SendDMTP:
+		return o.dmtp(ctx, it, route, d, m)
+	case d.Action == SendSMTP && o.Exchange != nil:
+		return o.smtp(ctx, it, route, d, m)
 	}
-	return o.dmtp(ctx, it, route, d, m)
+	return o.keepOrBounce(ctx, it, route, d)
 }
 
 // maxHops is how many Received fields a message may have (RFC 5321 §6.3): a domain of ours whose mail server sends its mail
@@ -121,7 +125,7 @@ func hops(m translate.Message) int {
 	return n
 }
 
-// keepOrBounce is every decision but DMTP. There is no other way out: SMTP is held until the ladder to it is built.
+// keepOrBounce is every decision but to send.
 func (o *Outbound) keepOrBounce(ctx context.Context, it *queue.Item, r Route, d Decision) (queue.Result, error) {
 	if err := it.Decide(ctx, queue.Decision{Leg: d.Action.String(), Rule: d.Rule}); err != nil {
 		return queue.Result{}, err

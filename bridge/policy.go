@@ -5,6 +5,7 @@ package bridge
 import (
 	"time"
 
+	"dimegate/bridge/exchange"
 	"dimegate/dmtp/record"
 )
 
@@ -27,12 +28,27 @@ func (s Situation) String() string {
 }
 
 // A Floor is the weakest way out that the administrator allows for a domain. Below it, mail is held and then bounced.
-type Floor int
+type Floor = exchange.Floor
 
+// The floors, rising, but for FloorHold: the zero Floor lets nothing out.
 const (
-	FloorSMTP Floor = iota // plain SMTP where the table allows it, as the ladder of the route can
-	FloorDIME              // DMTP or nothing
-	FloorHold              // nothing leaves until the administrator says so
+	FloorHold          = exchange.Hold          // nothing leaves until the administrator says so
+	FloorOpportunistic = exchange.Opportunistic // plain SMTP where the table allows it, protected as the other side likes
+	FloorTLS           = exchange.TLS           // and with a certificate that holds
+	FloorMTASTS        = exchange.MTASTS        // and by an MTA-STS policy
+	FloorDANE          = exchange.DANE          // and by DNSSEC and TLSA records
+	FloorDIME          = exchange.DIME          // DMTP or nothing
+)
+
+// A Layer is where a term of the policy stands.
+type Layer string
+
+// The layers. Domain and sender each take the place of global; where both speak, the higher floor holds.
+const (
+	Remote Layer = "remote" // what the other side publishes, and what was found out about it
+	Global Layer = "global" // [policy]
+	Domain Layer = "domain" // [policy.domain."…"]
+	Sender Layer = "sender" // [policy.sender."…"], or a field of the message
 )
 
 // An Action is what is to happen with one recipient's copy.
@@ -52,14 +68,16 @@ type Decision struct {
 	Action   Action
 	Life     time.Duration // of a Hold, from the message's acceptance; 0: the queue's own life
 	Enhanced string        // RFC 3463 status of a Bounce, or of a Hold that ends in one
-	Rule     string        // the row and layer that decided
+	Rule     string        // the row that decided, and what bent it
+	Layer    Layer         // whose word was the last
 }
 
 // Terms are what the administrator and the sender ask beyond the table.
 type Terms struct {
 	Floor    Floor
-	Override bool // a dated, logged per-domain override: SMTP although DMTP fails
-	Require  bool // X-DIME-Require: yes
+	Layer    Layer // that set the floor
+	Override bool  // a dated, logged per-domain override: SMTP although DMTP fails
+	Require  bool  // X-DIME-Require: yes
 }
 
 // trustLife is how long mail waits for a trust failure to be mended (dmtp.md OC-41).
@@ -69,17 +87,18 @@ const trustLife = 72 * time.Hour
 // text. Remote is the policy that the recipient's domain publishes. Terms can raise what the remote side asks, never lower it; only an override permits SMTP on failure.
 func Decide(s Situation, remote record.Policy, t Terms) Decision {
 	if t.Floor == FloorHold {
-		return Decision{Action: Hold, Enhanced: "5.7.1", Rule: "floor hold: the administrator holds mail for this domain"}
+		return Decision{Action: Hold, Enhanced: "5.7.1", Rule: "floor hold: the administrator holds mail for this domain", Layer: t.Layer}
 	}
 	d := table(s, remote)
-	if d.Action == Hold && t.Override && !t.Require && t.Floor == FloorSMTP {
-		return Decision{Action: SendSMTP, Rule: d.Rule + "; override: SMTP permitted by a dated override"}
+	d.Layer = Remote
+	if d.Action == Hold && t.Override && !t.Require && t.Floor < FloorDIME {
+		return Decision{Action: SendSMTP, Rule: d.Rule + "; override: SMTP permitted by a dated override", Layer: Domain}
 	}
 	if d.Action == SendSMTP && t.Require {
-		return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: d.Rule + "; sender requires DIME"}
+		return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: d.Rule + "; sender requires DIME", Layer: Sender}
 	}
 	if d.Action == SendSMTP && t.Floor == FloorDIME {
-		return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: d.Rule + "; floor dime: no SMTP for this domain"}
+		return Decision{Action: Bounce, Enhanced: "5.7.10", Rule: d.Rule + "; floor dime: no SMTP for this domain", Layer: t.Layer}
 	}
 	return d
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -231,28 +230,6 @@ func (s *Seal) check(k checker) {
 	}
 }
 
-// laterFloors are the floors that mean mail by plain SMTP. Refused by name: nobody may believe that they are in force.
-var laterFloors = []string{"dane", "mta-sts", "tls", "opportunistic"}
-
-func (p *Policy) check(k checker) {
-	floor(k, "floor", p.Floor)
-	for _, name := range slices.Sorted(maps.Keys(p.Domains)) {
-		k := k.at("domain.%q.", name)
-		if !isDomain(name) {
-			k.bad("floor", "%q is not a domain in ASCII", name)
-		}
-		floor(k, "floor", p.Domains[name].Floor)
-	}
-}
-
-func floor(k checker, key, v string) {
-	if slices.Contains(laterFloors, v) {
-		k.bad(key, "%q allows plain SMTP, which this version does not send: use \"dime\" or \"hold\"", v)
-		return
-	}
-	oneOf(k, key, v, "dime", "hold")
-}
-
 func (q *Queue) check(k checker) {
 	within(k, "life", q.Life, time.Hour, 30*24*time.Hour)
 	within(k, "trust_life", q.TrustLife, time.Minute, 30*24*time.Hour)
@@ -300,6 +277,11 @@ func (c *Config) checkListeners(k checker) {
 	claim("dmtp.listen", c.DMTP.Listen...)
 	claim("dmtp.listen_dual", c.DMTP.ListenDual...)
 	claim("health.listen", c.Health.Listen)
+	for key, hop := range c.Policy.smartHosts() {
+		if by := owner[hop]; by != "" {
+			k.bad(key, "%s is our own %s: mail would go in circles", hop, by)
+		}
+	}
 	if by := owner[c.Handoff.Address]; by != "" {
 		k.bad("handoff.address", "%s is our own %s: mail would go in circles", c.Handoff.Address, by)
 	}
@@ -330,6 +312,7 @@ func (c *Config) CheckFiles() error {
 		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile)
 	}
 	secretFile(k, "submission.auth_file", c.Submission.AuthFile, "make it, or take the key out")
+	secretFile(k, "policy.smart_host_auth_file", c.Policy.SmartHostAuthFile, "make it, or take the key out")
 	plainFile(k, "dns.trust_anchor_file", c.DNS.TrustAnchorFile)
 	plainFile(k, "tls.ca_file", c.TLS.CAFile)
 	for i, f := range c.TLS.CRLFiles {

@@ -122,17 +122,28 @@ type Seal struct {
 	PassphraseFile string `toml:"passphrase_file"` // one line, mode 0600
 }
 
-// Policy is the [policy] table: how mail may leave. A domain's own table wins, and may only be as strict or stricter
-// in effect than what the domain's record says.
+// Policy is the [policy] table: how mail may leave, and by plain SMTP how well protected at least.
 type Policy struct {
-	Floor   string                  `toml:"floor"`  // dime or hold; default dime
-	Domains map[string]DomainPolicy `toml:"domain"` // [policy.domain."example.net"]
+	Floor             string                  `toml:"floor"`                // opportunistic, tls, mta-sts, dane, dime or hold; default tls
+	SmartHost         string                  `toml:"smart_host"`           // host:port that takes plain SMTP on; default: each domain's MX
+	SmartHostAuthFile string                  `toml:"smart_host_auth_file"` // name:password, one line, mode 0600; default: no AUTH
+	Domains           map[string]DomainPolicy `toml:"domain"`               // [policy.domain."example.net"], of recipients
+	Senders           map[string]SenderPolicy `toml:"sender"`               // [policy.sender."alice@example.org"], or a domain of ours
 }
 
 // A DomainPolicy is one [policy.domain."…"] table.
 type DomainPolicy struct {
-	Floor string `toml:"floor"` // as policy.floor
+	Floor     string `toml:"floor"`      // as policy.floor, in its place; default: that one
+	SmartHost string `toml:"smart_host"` // as policy.smart_host, in its place; "mx": none
 }
+
+// A SenderPolicy is one [policy.sender."…"] table.
+type SenderPolicy struct {
+	Floor string `toml:"floor"` // as policy.floor, in its place; where the recipient's domain has one, too, the higher holds
+}
+
+// mxRoute is the smart_host of a domain that has none.
+const mxRoute = "mx"
 
 // Queue is the [queue] table: what waits to leave.
 type Queue struct {
@@ -185,7 +196,7 @@ func Default() *Config {
 		},
 		TLS:    TLS{CRLFiles: []string{}},
 		DNS:    DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
-		Policy: Policy{Floor: "dime"},
+		Policy: Policy{Floor: "tls"},
 		Queue: Queue{
 			Life:        120 * time.Hour,
 			TrustLife:   72 * time.Hour,
@@ -318,14 +329,16 @@ func (c *Config) Resolve(folder string) {
 		at(folder, &s.KeyFile, "")
 		at(folder, &s.PassphraseFile, "")
 	}
-	domains := make(map[string]DomainPolicy, len(c.Policy.Domains))
-	for name, d := range c.Policy.Domains {
-		if d.Floor == "" {
-			d.Floor = c.Policy.Floor
-		}
-		domains[strings.ToLower(name)] = d
+	at(folder, &c.Policy.SmartHostAuthFile, "")
+	c.Policy.Domains, c.Policy.Senders = lowerKeys(c.Policy.Domains), lowerKeys(c.Policy.Senders)
+}
+
+func lowerKeys[V any](m map[string]V) map[string]V {
+	out := make(map[string]V, len(m))
+	for k, v := range m {
+		out[strings.ToLower(k)] = v
 	}
-	c.Policy.Domains = domains
+	return out
 }
 
 func (o *Organization) resolve(inner string) {

@@ -23,6 +23,7 @@ type demand struct {
 	host   string
 	floor  Floor
 	asked  string // who asks, for people
+	raised bool   // by something published, or the sender
 	tls    bool   // not in the clear
 	names  []string
 	pkix   bool          // a CA vouches for the certificate, and it is for one of names
@@ -55,7 +56,7 @@ func (t *try) demand(ctx context.Context, r *route, h hop) (*demand, place, *fai
 
 // raise notes that something published asks for more than the floor.
 func (d *demand) raise(by string) {
-	d.tls = true
+	d.tls, d.raised = true, true
 	d.asked += ", raised by " + by
 }
 
@@ -139,7 +140,7 @@ func (t *try) policed(ctx context.Context, r *route, h hop, d *demand) *failure 
 // floored adds what the floor and the sender ask, and says whether it can be had here at all.
 func (t *try) floored(r *route, h hop, d *demand) *failure {
 	cannot := func(status, why string, report tlsrpt.Result) *failure {
-		return &failure{class: queue.Trust, status: status, why: d.asked + " is not met: " + why, report: report}
+		return &failure{class: queue.Trust, status: status, why: d.asked + " is not met: " + why, report: report, unmet: !d.raised}
 	}
 	if t.mail.RequireTLS {
 		d.raise("REQUIRETLS")
@@ -184,7 +185,7 @@ func (t *try) floored(r *route, h hop, d *demand) *failure {
 // judge says how a session is protected, by its state of TLS, nil for none. A failure: not as it is asked.
 func (d *demand) judge(state *tls.ConnectionState, roots *x509.CertPool, now time.Time) (Rung, *failure) {
 	refuse := func(status, why string, report tlsrpt.Result) (Rung, *failure) {
-		return Clear, &failure{class: queue.Trust, status: status, why: d.asked + " is not met: " + why, host: d.host, report: report}
+		return Clear, &failure{class: queue.Trust, status: status, why: d.asked + " is not met: " + why, host: d.host, report: report, unmet: !d.raised}
 	}
 	if state == nil {
 		if d.tls {

@@ -131,6 +131,7 @@ type Finding struct {
 	Result queue.Result // Class Done: it would be offered
 	Rule   string       // what decide would be told, or why nothing would be sent
 	Rung   Rung
+	Unmet  bool // it is the administrator's floor that stands in the way, nothing that the other side says
 	Hosts  []Host
 }
 
@@ -153,7 +154,7 @@ func (x *Exchanger) Check(ctx context.Context, m Mail, octets int64) (Finding, e
 	}
 	f := Finding{Result: out.result(), Rule: out.rule, Rung: out.rung, Hosts: t.hosts}
 	if out.failure != nil {
-		f.Rule = out.failure.why
+		f.Rule, f.Unmet = out.failure.why, out.failure.unmet
 	}
 	return f, nil
 }

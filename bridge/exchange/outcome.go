@@ -19,6 +19,7 @@ type failure struct {
 	reply  smtpwire.Reply // the server's; zero: none
 	report tlsrpt.Result  // "": none of TLS
 	final  bool           // no other host is to be asked
+	unmet  bool           // the administrator's floor, and nothing else, stands in the way
 }
 
 func (f *failure) Error() string { return "exchange: " + f.why }

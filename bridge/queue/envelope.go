@@ -42,6 +42,7 @@ type Envelope struct {
 	Recipients  []Recipient
 	Body        BodyType
 	SMTPUTF8    bool
+	RequireTLS  bool // RFC 8689
 	Return      Return
 	EnvelopeID  string // ENVID
 	Peer        string // who handed it in: address or name, for the archive
@@ -105,7 +106,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// The stored envelope, which the intake leaf commits to: "DEV1" ‖ received u64 in Unix milliseconds ‖ flags u8 (1 SMTPUTF8) ‖
+// The stored envelope, which the intake leaf commits to: "DEV1" ‖ received u64 in Unix milliseconds ‖ flags u8 (1 SMTPUTF8, 2 REQUIRETLS) ‖
 // body u8 ‖ return u8 ‖ reverse-path, envelope id, peer ‖ count u16 ‖ recipients. A recipient: address ‖ notify u8 ‖
 // original. Strings have their length before them, u16.
 const envelopeMagic = "DEV1"
@@ -116,6 +117,9 @@ func (e *Envelope) encode() []byte {
 	var flags byte
 	if e.SMTPUTF8 {
 		flags |= 1
+	}
+	if e.RequireTLS {
+		flags |= 2
 	}
 	b = append(b, flags, byte(e.Body), byte(e.Return))
 	for _, s := range []string{e.ReversePath, e.EnvelopeID, e.Peer} {
@@ -157,7 +161,7 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 	}
 	e.Received = time.UnixMilli(int64(c.uint(8))).UTC()
 	flags := c.uint(1)
-	e.SMTPUTF8 = flags == 1
+	e.SMTPUTF8, e.RequireTLS = flags&1 != 0, flags&2 != 0
 	e.Body, e.Return = BodyType(c.uint(1)), Return(c.uint(1))
 	e.ReversePath, e.EnvelopeID, e.Peer = c.string(), c.string(), c.string()
 	for range c.uint(2) {
@@ -166,7 +170,7 @@ func ParseEnvelope(b []byte) (Envelope, error) {
 		}
 		e.Recipients = append(e.Recipients, c.recipient())
 	}
-	if c.bad || len(c.b) > 0 || flags > 1 || e.Body > BodyBinaryMIME || e.Return > ReturnFull {
+	if c.bad || len(c.b) > 0 || flags > 3 || e.Body > BodyBinaryMIME || e.Return > ReturnFull {
 		return Envelope{}, fmt.Errorf("%w: envelope", ErrDamaged)
 	}
 	return e, nil

@@ -199,7 +199,7 @@ func TestAcceptAndDeliver(t *testing.T) {
 				w := newWorld(t, queue.Options{})
 				body := message(size)
 				env := envelope("bob@y.example", "Carol@Z.example")
-				env.SMTPUTF8, env.Return = true, queue.ReturnHeaders
+				env.SMTPUTF8, env.RequireTLS, env.Return = true, size == 0, queue.ReturnHeaders
 				env.Recipients[0].Notify, env.Recipients[0].Original = queue.NotifyFailure, "rfc822;bob@y.example"
 				r, err := w.Accept(t.Context(), env, iotest.HalfReader(strings.NewReader(body)))
 				if err != nil || len(r.Entries) != 2 || r.Record == "" {

@@ -33,6 +33,7 @@ const (
 // nobody can know where a body ends the connection closes. Its fields are set before use and not changed.
 type Guard struct {
 	TLS            *tls.Config   // nil: STARTTLS is not offered. The server's own TLSConfig must be nil
+	RequireTLS     bool          // offer REQUIRETLS under TLS (RFC 8689), of which the server does not know
 	CommandTimeout time.Duration // for the next command; default 5m, as RFC 5321 §4.5.3.2.7 asks
 	BlockTimeout   time.Duration // for the next octets of a body; default 5m
 	LineFeeds      bool          // take a bare LF for the end of a command, for peers that are known to send it
@@ -299,9 +300,12 @@ func (c *Conn) answered(reply []byte) []byte {
 	case verb == "." && code == "250":
 		c.count = 0
 	case verb == "EHLO" && code == "250":
-		if _, on := c.TLS(); !on && c.guard.TLS != nil {
-			first := bytes.IndexByte(reply, '\n') + 1
+		_, on := c.TLS()
+		switch first := bytes.IndexByte(reply, '\n') + 1; {
+		case !on && c.guard.TLS != nil:
 			reply = slices.Concat(reply[:first], []byte("250-STARTTLS\r\n"), reply[first:])
+		case on && c.guard.RequireTLS:
+			reply = slices.Concat(reply[:first], []byte("250-REQUIRETLS\r\n"), reply[first:])
 		}
 	}
 	return reply

@@ -78,8 +78,11 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	if err := s.admit(); err != nil {
 		return err
 	}
+	if _, on := s.guard.TLS(); o.RequireTLS && !on {
+		return reply(530, 7, 0, "REQUIRETLS begins with STARTTLS")
+	}
 	env := Envelope{
-		UTF8: o.UTF8, Body: string(o.Body), Size: o.Size, Ret: string(o.Return), EnvID: o.EnvelopeID,
+		UTF8: o.UTF8, Require: o.RequireTLS, Body: string(o.Body), Size: o.Size, Ret: string(o.Return), EnvID: o.EnvelopeID,
 		Client: s.peer, Hello: smtpwire.Printable(s.conn.Hostname(), 255), User: s.user,
 	}
 	if from != "" {

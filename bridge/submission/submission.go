@@ -34,6 +34,7 @@ type Envelope struct {
 	Foreign bool   // From is of none of our domains: to be authored by the forwarder's role key
 	To      []Recipient
 	UTF8    bool   // SMTPUTF8 was asked for
+	Require bool   // REQUIRETLS was asked for (RFC 8689)
 	Body    string // BODY=, "" when it was not said
 	Size    int64  // SIZE=, 0 when it was not said
 	Ret     string // RFC 3461: "FULL", "HDRS" or ""
@@ -152,7 +153,7 @@ func (s *Server) listener(ln net.Listener) *smtpwire.Listener {
 		Listener: ln, Limit: s.MaxSessions,
 		PerClient: func(a netip.Addr) (netip.Prefix, int) { return netip.PrefixFrom(a, a.BitLen()), s.MaxPerClient },
 		Guard: func(_ net.Conn, client netip.Addr) *smtpwire.Guard {
-			return &smtpwire.Guard{TLS: s.TLS, CommandTimeout: s.Timeout, BlockTimeout: s.Timeout, LineFeeds: contains(s.Mend, client)}
+			return &smtpwire.Guard{TLS: s.TLS, RequireTLS: true, CommandTimeout: s.Timeout, BlockTimeout: s.Timeout, LineFeeds: contains(s.Mend, client)}
 		},
 	}
 }
@@ -169,6 +170,7 @@ func (s *Server) engine(b *backend) *smtp.Server {
 	e.MaxLineLength = 0
 	e.EnableSMTPUTF8 = true
 	e.EnableDSN = true
+	e.EnableREQUIRETLS = true  // the guard offers it: under TLS
 	e.AllowInsecureAuth = true // sessions offer AUTH over TLS only; go-smtp does not see the guard's TLS
 	return e
 }

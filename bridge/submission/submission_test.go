@@ -33,11 +33,11 @@ func TestCapabilities(t *testing.T) {
 			t.Errorf("no %s in %q", want, caps)
 		}
 	}
-	if strings.Contains(caps, "AUTH") || strings.Contains(caps, "BINARYMIME") {
+	if strings.Contains(caps, "AUTH") || strings.Contains(caps, "REQUIRETLS") || strings.Contains(caps, "BINARYMIME") {
 		t.Errorf("offers too much: %q", caps)
 	}
 	p.secure()
-	if caps = p.cmd("EHLO a", "250"); !strings.Contains(caps, "AUTH PLAIN LOGIN\r\n") {
+	if caps = p.cmd("EHLO a", "250"); !strings.Contains(caps, "AUTH PLAIN LOGIN\r\n") || !strings.Contains(caps, "250-REQUIRETLS\r\n") {
 		t.Errorf("over TLS: %q", caps)
 	}
 	p.cmd("HELO a", "250 2.0.0 Hello a")
@@ -70,6 +70,7 @@ func TestAdmission(t *testing.T) {
 		"UTF-8 with SMTPUTF8":          {nil, []string{"MAIL FROM:<jörg@alpha.example> SMTPUTF8 BODY=8BITMIME", "250", "RCPT TO:<bob@bücher.example>", "250"}},
 		"not UTF-8":                    {nil, []string{"MAIL FROM:<\xff@alpha.example> SMTPUTF8", "501 5.1.3"}},
 		"too large by SIZE":            {func(c *Config) { c.MaxOctets = 1000 }, []string{"MAIL FROM:<alice@alpha.example> SIZE=1001", "552 5.3.4", "MAIL FROM:<alice@alpha.example> SIZE=1000", "250"}},
+		"REQUIRETLS in the clear":      {nil, []string{"MAIL FROM:<alice@alpha.example> REQUIRETLS", "530 5.7.0"}},
 		"unknown parameter":            {nil, []string{"MAIL FROM:<alice@alpha.example> X=1", "500 5.5.4", "MAIL FROM:<alice@alpha.example> BODY=BINARYMIME", "504"}},
 		"too many recipients":          {func(c *Config) { c.MaxRecipients = 2 }, []string{"MAIL FROM:<alice@alpha.example>", "250", "RCPT TO:<a@b>", "250", "RCPT TO:<c@d>", "250", "RCPT TO:<e@f>", "452 4.5.3"}},
 		"MAIL twice, the second rules": {nil, []string{"MAIL FROM:<alice@alpha.example>", "250", "MAIL FROM:<eve@evil.example>", "550 5.7.1"}},
@@ -81,6 +82,24 @@ func TestAdmission(t *testing.T) {
 				p.cmd(tt.commands[i], tt.commands[i+1])
 			}
 		})
+	}
+}
+
+// REQUIRETLS (RFC 8689) is heard where it may be asked for.
+func TestRequireTLS(t *testing.T) {
+	in := &inbox{}
+	p := dial(t, start(t, func(c *Config) { c.TLS = serverTLS(t) }, in)).hello()
+	p.secure()
+	p.cmd("EHLO a", "250")
+	for _, param := range []string{" REQUIRETLS", ""} {
+		p.cmd("MAIL FROM:<alice@alpha.example>"+param, "250")
+		p.cmd("RCPT TO:<bob@bravo.example>", "250")
+		p.cmd("DATA", "354")
+		p.send("hello\r\n.\r\n")
+		p.want("250")
+	}
+	if got := in.all(); len(got) != 2 || !got[0].env.Require || got[1].env.Require {
+		t.Errorf("%+v", got)
 	}
 }
 

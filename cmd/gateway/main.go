@@ -46,6 +46,7 @@ var commands = []command{
 	keysCommand,
 	escrowCommand,
 	officerCommand,
+	policyCommand,
 	queueCommand,
 	auditCommand,
 	versionCommand,

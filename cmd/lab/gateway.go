@@ -55,6 +55,9 @@ listen = ["%[4]s:26"]
 listen_dual = ["%[4]s:25"]
 permit = ["127.0.0.0/8"]
 
+[policy]
+floor = "dime"
+
 [dns]
 resolvers = [%[5]q]
 trust_anchor_file = %[6]q

@@ -139,8 +139,8 @@ func (p *Pin) knows(id string) bool {
 	return p != nil && slices.ContainsFunc(p.Orgs, func(o OrgPin) bool { return o.ID == id })
 }
 
-// clone copies a pin, so that a store's value is not changed by a caller.
-func (p *Pin) clone() *Pin {
+// Clone copies a pin, so that a store's value is not changed by a caller.
+func (p *Pin) Clone() *Pin {
 	c := *p
 	c.POKs, c.Orgs = slices.Clone(p.POKs), slices.Clone(p.Orgs)
 	c.Certificates, c.Overrides = slices.Clone(p.Certificates), slices.Clone(p.Overrides)
@@ -261,7 +261,7 @@ func (s *MemoryStore) Pin(_ context.Context, domain string) (*Pin, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p := s.pins[domain]; p != nil {
-		return p.clone(), nil
+		return p.Clone(), nil
 	}
 	return nil, nil
 }
@@ -284,7 +284,7 @@ func (s *MemoryStore) SetPin(_ context.Context, p *Pin) error {
 	if s.pins == nil {
 		s.pins = map[string]*Pin{}
 	}
-	s.pins[p.Domain] = p.clone()
+	s.pins[p.Domain] = p.Clone()
 	return nil
 }
 
@@ -294,7 +294,7 @@ func (s *MemoryStore) Pins(context.Context) ([]*Pin, error) {
 	defer s.mu.Unlock()
 	var out []*Pin
 	for _, d := range slices.Sorted(maps.Keys(s.pins)) {
-		out = append(out, s.pins[d].clone())
+		out = append(out, s.pins[d].Clone())
 	}
 	return out, nil
 }
