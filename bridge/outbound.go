@@ -142,7 +142,7 @@ func kept(r Route, d Decision) queue.Result {
 		res.Class = queue.Permanent
 	case r.Terms.Floor == FloorHold:
 		res.Class, res.Life = queue.Park, 0
-	case d.Action == SendSMTP: // which is not built
+	case d.Action == SendSMTP: // and there is no Exchange
 		res.Class, res.Status = queue.Remote, "5.4.4"
 	case r.Situation == Unreachable || r.Situation == Unknown:
 		res.Class, res.Life = queue.Network, 0

@@ -83,6 +83,9 @@ func TestKept(t *testing.T) {
 		{"held by the administrator", Route{Situation: Unreachable, Terms: Terms{Floor: FloorHold}}, queue.Park, "5.7.1", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if c.class != queue.Park {
+				c.route.Terms.Floor = FloorTLS
+			}
 			r := kept(c.route, Decide(c.route.Situation, c.route.Remote, c.route.Terms))
 			if r.Class != c.class || r.Status != c.status || r.Life != c.life {
 				t.Errorf("%v %s %v, want %v %s %v", r.Class, r.Status, r.Life, c.class, c.status, c.life)
