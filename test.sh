@@ -21,7 +21,10 @@ dovecot:dovecot-imapd dovecot:dovecot-lmtpd
 unbound:unbound
 nsd:nsd ldns-signzone:ldnsutils
 swaks:swaks swaks:libnet-ssleay-perl
+exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
 "
+# Debian lets one mail server be installed, and that is Postfix: Exim is unpacked beside it.
+exim=/usr/local/sbin/exim4
 # what a package is for, where its name does not say it
 reason() {
   case $1 in
@@ -29,6 +32,7 @@ reason() {
     postfix*) echo "the mail servers at both ends of the line" ;;
     dovecot*) echo "the mailbox at the end of the line" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
+    lib*) echo "what Exim needs" ;;
     unbound|nsd|ldnsutils) echo "the judge of our DNSSEC validation, and its zones" ;;
     *) echo "end to end" ;;
   esac
@@ -39,6 +43,7 @@ have() { dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx in
 missing() { # packages of $peers that are not installed, one a line
   local entry
   for entry in $peers; do
+    [ "${entry%:*}" != exim4 ] || command -v apt-get >/dev/null || continue
     if command -v dpkg-query >/dev/null; then have "${entry#*:}" || echo "${entry#*:}"
     else command -v "${entry%:*}" >/dev/null || echo "${entry#*:}"; fi
   done | sort -u
@@ -50,10 +55,26 @@ cannot() { # one line: what is missing, what it is for, why it cannot be install
   echo "cannot install $list: $2"
 }
 
-step_install() {
+step_install() { install_packages && install_exim; }
+
+install_exim() {
+  [ -x $exim ] && id Debian-exim >/dev/null 2>&1 && { echo "Exim is there"; return 0; }
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || { echo "cannot unpack Exim (a mail server without TLS): not root on Debian"; return "$must"; }
+  echo "unpacking Exim"
+  local dir rc=0
+  dir=$(mktemp -d); chmod 755 "$dir"
+  (cd "$dir" && apt-get -q download exim4-daemon-light && dpkg --fsys-tarfile exim4-daemon-light_*.deb | tar -x ./usr/sbin/exim4 &&
+    install -m 755 usr/sbin/exim4 $exim &&
+    { id Debian-exim || adduser --system --group --quiet --no-create-home --home /var/spool/exim4 --allow-bad-names Debian-exim; }) >"$dir/log" 2>&1 || rc=$must
+  [ -x $exim ] || { echo "cannot unpack Exim (a mail server without TLS): $(tail -n1 "$dir/log")"; }
+  rm -rf "$dir"
+  return $rc
+}
+
+install_packages() {
   local want log
   want=$(missing | paste -sd' ')
-  [ -n "$want" ] || { echo "every peer is installed"; return 0; }
+  [ -n "$want" ] || { echo "every package is installed"; return 0; }
   command -v apt-get >/dev/null || { cannot "$want" "this is not Debian: no apt-get"; return "$must"; }
   [ "$(id -u)" = 0 ] || { cannot "$want" "not root"; return "$must"; }
   echo "installing $want"

@@ -67,7 +67,7 @@ func (o *Outbound) noteSMTP(ctx context.Context, it *queue.Item, res queue.Resul
 	at := []slog.Attr{slog.String("id", it.ID), slog.String("domain", domainOf(it.Recipient.Address)), slog.String("host", res.Host), slog.Int("attempt", it.Attempt)}
 	switch res.Class {
 	case queue.Done:
-		o.Log.LogAttrs(ctx, slog.LevelInfo, "delivered", append(at, slog.Int("code", res.Code), slog.Int64("octets", it.Octets), slog.String("rule", res.Reason))...)
+		o.Log.LogAttrs(ctx, slog.LevelInfo, "sent by SMTP", append(at, slog.String("rule", res.Reason))...)
 	case queue.Trust:
 		o.Log.LogAttrs(ctx, slog.LevelWarn, "held: protection is not what it must be", append(at, slog.String("reason", res.Reason))...)
 	}

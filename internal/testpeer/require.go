@@ -26,6 +26,7 @@ var needs = map[string]need{
 	"swaks":     {"swaks", "swaks", false},
 	"nsd":       {"nsd", "nsd", false},
 	"ldns":      {"ldns-signzone", "ldnsutils", false},
+	"exim":      {"exim4", "exim4-daemon-light, unpacked", true},
 }
 
 // Require ends the test unless every named peer can be started here. Under CI=true a missing peer is a failure, since
