@@ -21,7 +21,7 @@ func TestPolicyExplain(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree, err := zone.New(netip.MustParseAddr("127.0.0.1"), zone.Zone{Name: "b.test", Algorithm: dns.ED25519, Records: []string{
-		"null MX 0 .", "inside MX 10 mx", "mx A 127.0.0.1", `_dx.odd TXT "ver=1 pol=strict"`, "low MX 10 mx",
+		"null MX 0 .", "inside MX 10 mx", "mx A 127.0.0.1", `_dx.odd TXT "ver=1 pok=AAAA"`, "low MX 10 mx",
 	}})
 	if err != nil {
 		t.Fatal(err)
