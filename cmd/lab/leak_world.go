@@ -147,7 +147,7 @@ func (w *leakWorld) gateways(ctx context.Context) (err error) {
 		if err := g.Configure(func(text string) string {
 			text += fmt.Sprintf("[[dmtp.certificate]]\ncertificate_file = %q\nkey_file = %q\n[log]\nformat = \"json\"\n[tls]\nca_file = %q\n", crt, key, caFile)
 			if o == w.Alpha {
-				return text + fmt.Sprintf("[policy]\nfloor = %q\n", w.floor)
+				return strings.Replace(text, `floor = "dime"`, fmt.Sprintf("floor = %q", w.floor), 1)
 			}
 			text = strings.Replace(text, "[[organization]]", "[[organization]]\npolicy = \""+w.c.policy+"\"", 1)
 			if w.c.mx {
