@@ -1,0 +1,252 @@
+package appliance
+
+import (
+	"context"
+	"crypto/tls"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"dimegate/appliance/config"
+	"dimegate/internal/testpeer"
+)
+
+const plainMail = "Subject: x\r\nX-DIME: yes; author=eve\r\n\r\nhello\r\n"
+
+// port25 is a gateway with a strict domain beside its first.
+func port25(t *testing.T) *site {
+	t.Helper()
+	s := newWorld(t, "alpha.example").sites[0]
+	s.make(nil, func(c *config.Config) {
+		strict := c.Organizations[0]
+		strict.Domains, strict.Policy = []string{"strict.example"}, "strict"
+		c.Organizations = append(c.Organizations, strict)
+	})
+	s.inner.only("bob@alpha.example", "bob@strict.example", "postmaster@alpha.example")
+	s.run(Options{})
+	return s
+}
+
+func (c *talk) envelope() *talk {
+	c.t.Helper()
+	c.send("MAIL FROM:<carol@example.net>\r\nRCPT TO:<bob@alpha.example>\r\n")
+	c.want("250", "250")
+	return c
+}
+
+// Both protocols and both forms of STARTTLS on one port.
+func TestPort25(t *testing.T) {
+	s := port25(t)
+	// pass sends a message and sees it arrive.
+	pass := func(c *talk, with string) {
+		c.t.Helper()
+		before := len(s.inner.messages())
+		c.envelope()
+		c.cmd("DATA", "354")
+		c.send(plainMail + ".\r\n")
+		c.want("250 2.0.0")
+		got := s.inner.messages()[before:]
+		if len(got) != 1 || !strings.HasPrefix(got[0], "X-DIME: no\r\nReceived: from ") || !strings.Contains(got[0], " with "+with+" id ") || strings.Contains(got[0], "eve") {
+			c.t.Errorf("arrived: %q", got)
+		}
+	}
+	for name, f := range map[string]func(t *testing.T, c *talk){
+		"SMTP in clear": func(t *testing.T, c *talk) {
+			if r := c.cmd("EHLO out.example.net", "250"); !strings.Contains(r, "STARTTLS") {
+				t.Errorf("offers %q", r)
+			}
+			pass(c, "ESMTP")
+		},
+		"SMTP, STARTTLS": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.cmd("STARTTLS", "220")
+			c.secure(&tls.Config{})
+			if r := c.cmd("EHLO out.example.net", "250"); strings.Contains(r, "STARTTLS") {
+				t.Errorf("offers %q", r)
+			}
+			pass(c, "ESMTPS")
+			c.cmd("STARTTLS <dx.alpha.example> MODE=DMTPv1", "501") // inside SMTP's TLS
+		},
+		"STARTTLS to SMTP": func(t *testing.T, c *talk) {
+			c.cmd("STARTTLS <dx.alpha.example> MODE=SMTP", "220")
+			c.secure(&tls.Config{})
+			c.want("250 OK SMTP")
+			if r := c.cmd("EHLO out.example.net", "250"); strings.Contains(r, "STARTTLS") {
+				t.Errorf("offers %q", r)
+			}
+			pass(c, "ESMTPS")
+		},
+		"STARTTLS to DMTP": func(t *testing.T, c *talk) {
+			c.cmd("STARTTLS <dx.alpha.example> MODE=DMTPv1", "220-SENDING")
+			c.secure(&tls.Config{})
+			c.want("250 OK DMTPv1")
+			c.cmd("SGNT <bob@alpha.example>", "280 OK [")
+		},
+		"DMTP after SMTP has begun": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.cmd("NOOP", "250")
+			c.cmd("STARTTLS <dx.alpha.example> MODE=DMTPv1", "220-SENDING")
+			c.secure(&tls.Config{})
+			c.want("250 OK DMTPv1")
+			c.cmd("SGNT <alpha.example>", "270 OK [")
+		},
+		"DMTP in a transaction": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.envelope()
+			c.cmd("STARTTLS <dx.alpha.example> MODE=DMTPv1", "503")
+			c.cmd("RSET", "250")
+			c.cmd("STARTTLS <dx.alpha.example>", "220-SENDING")
+		},
+		"strict domain": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.cmd("MAIL FROM:<>", "250")
+			c.cmd("RCPT TO:<bob@strict.example>", "550 5.7.10")
+			c.cmd("RCPT TO:<bob@alpha.example>", "250")
+			c.cmd("RCPT TO:<carol@alpha.example>", "550 5.1.1")
+			c.cmd("RCPT TO:<carol@bravo.example>", "550 5.7.1")
+			c.cmd("RCPT TO:<postmaster>", "250")
+		},
+		"body with DATA": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.envelope()
+			c.send("DATA\r\nMAIL FROM:<eve@example.net>\r\n.\r\n")
+			c.want("503 5.5.0")
+			if r := c.reply(); r != "" {
+				t.Errorf("goes on: %q", r)
+			}
+		},
+		"body with a refused DATA": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.send("DATA\r\nMAIL FROM:<eve@example.net>\r\n.\r\n")
+			c.want("503 5.5.0")
+			if r := c.reply(); r != "" {
+				t.Errorf("goes on: %q", r)
+			}
+		},
+		"commands with STARTTLS": func(t *testing.T, c *talk) {
+			c.cmd("EHLO out.example.net", "250")
+			c.send("STARTTLS\r\nMAIL FROM:<eve@example.net>\r\n")
+			c.want("503 5.5.0")
+			if r := c.reply(); r != "" {
+				t.Errorf("goes on: %q", r)
+			}
+		},
+		"pipelined": func(t *testing.T, c *talk) {
+			c.send("EHLO out.example.net\r\nMAIL FROM:<>\r\nRCPT TO:<nobody@alpha.example>\r\nRSET\r\nQUIT\r\n")
+			c.want("250", "250", "550 5.1.1", "250", "221")
+		},
+		"HELO": func(t *testing.T, c *talk) {
+			c.cmd("HELO out.example.net", "250")
+			c.cmd("QUIT", "221")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := call(t, s.dual(), "")
+			c.want("220 dx.alpha.example ESMTP DMTPv1 ")
+			f(t, c)
+		})
+	}
+}
+
+// When the gateway stops, a message that the inner server is looking at gets its verdict.
+func TestPort25Stops(t *testing.T) {
+	s := port25(t)
+	looking, looked := make(chan struct{}), make(chan struct{})
+	s.inner.hold = func() { close(looking); <-looked }
+	c := call(t, s.dual(), "")
+	c.want("220")
+	c.cmd("EHLO out.example.net", "250")
+	idle := call(t, s.dual(), "")
+	idle.want("220")
+	idle.cmd("EHLO out.example.net", "250")
+	c.envelope()
+	c.cmd("DATA", "354")
+	c.send(plainMail + ".\r\n")
+	<-looking
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); s.stop() }()
+	idle.want("421 4.3.2")
+	close(looked)
+	c.want("250 2.0.0", "421 4.3.2")
+	<-stopped
+	if n := len(s.inner.messages()); n != 1 {
+		t.Errorf("%d messages arrived", n)
+	}
+}
+
+// swaks and openssl as clients.
+func TestPort25Tools(t *testing.T) {
+	testpeer.Require(t, "swaks")
+	s := port25(t)
+	run := func(want string, name string, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), name, args...)
+		cmd.Stdin = strings.NewReader("QUIT\r\n")
+		out, err := cmd.CombinedOutput()
+		if want == "" && err != nil || want != "" && !strings.Contains(string(out), want) {
+			t.Errorf("%s %q: %v\n%s", name, args, err, out)
+		}
+	}
+	common := []string{"--server", s.dual(), "--from", "carol@example.net", "--to", "bob@alpha.example"}
+	run("", "swaks", common...)
+	run("", "swaks", append(common, "--tls")...)
+	run("", "swaks", append(common, "--pipeline", "--tls")...)
+	run("550 5.1.1", "swaks", append(common, "--to", "nobody@alpha.example")...)
+	run("550 5.7.10", "swaks", append(common, "--to", "bob@strict.example")...)
+	run("550 5.7.1 ", "swaks", append(common, "--to", "bob@bravo.example")...)
+	run("Verification error: self-signed certificate", "openssl", "s_client", "-starttls", "smtp", "-connect", s.dual(), "-crlf")
+	run("Cipher is ECDHE-RSA-AES256-GCM-SHA384", "openssl", "s_client", "-starttls", "smtp", "-connect", s.dual(), "-tls1_2", "-cipher", "ECDHE-RSA-AES256-GCM-SHA384")
+	if n := len(s.inner.messages()); n != 3 {
+		t.Errorf("%d messages arrived", n)
+	}
+}
+
+// Postfix in the world, and Postfix as the inner server.
+func TestPort25Postfix(t *testing.T) {
+	testpeer.Require(t, "postfix", "dovecot")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	b := testpeer.New(t)
+	hosts := make([]string, 2)
+	for i := range hosts {
+		var err error
+		hosts[i], err = b.Address()
+		check(t, err)
+	}
+	store, err := b.Dovecot(ctx, "store", hosts[0])
+	check(t, err)
+	inner, err := b.Postfix(ctx, testpeer.PostfixConfig{Name: "inner", Listen: hosts[0] + ":25", Hostname: "mail.alpha.example", Domain: "alpha.example",
+		Users: "^(bob|dora)@", Transport: []string{"alpha.example lmtp:inet:" + store.LMTP}})
+	check(t, err)
+	s := newWorld(t, "alpha.example").sites[0]
+	s.make(nil, func(c *config.Config) { c.Organizations[0].Inner = inner.Addr })
+	s.run(Options{})
+	ip, port, _ := strings.Cut(s.dual(), ":")
+	out, err := b.Postfix(ctx, testpeer.PostfixConfig{Name: "out", Listen: hosts[1] + ":25", Hostname: "out.example.net", Domain: "example.net",
+		Relayhost: "[" + ip + "]:" + port, Main: []string{"smtp_tls_security_level = encrypt", "smtp_tls_loglevel = 1"}})
+	check(t, err)
+	c, err := testpeer.DialSMTP(ctx, out.Addr)
+	check(t, err)
+	check(t, c.Send("carol@example.net", []string{"bob@alpha.example", "nobody@alpha.example", "dora@alpha.example"}, []byte(plainMail)))
+	check(t, c.Close())
+	for _, who := range []string{"bob@alpha.example", "dora@alpha.example"} {
+		check(t, store.Wait(ctx, who, 1))
+		got, err := store.Inbox(ctx, who)
+		check(t, err)
+		if text := string(got[0]); !strings.HasSuffix(text, "\r\n\r\nhello\r\n") || !strings.Contains(text, "X-DIME: no\r\n") || strings.Contains(text, "eve") ||
+			!strings.Contains(text, "by dx.alpha.example with ESMTPS id ") {
+			t.Errorf("%s: arrived as\n%s", who, text)
+		}
+	}
+	log := ""
+	check(t, testpeer.Until(ctx, func() bool {
+		b, _ := os.ReadFile(out.LogFile())
+		log = string(b)
+		return strings.Contains(log, "to=<nobody@alpha.example>")
+	}))
+	if !strings.Contains(log, "dsn=5.1.1, status=bounced") || !strings.Contains(log, "TLS connection established to 127.0.0.1") || strings.Count(log, "status=sent (250 2.0.0 Ok: queued as ") != 2 {
+		t.Errorf("the sender's log:\n%s", log)
+	}
+}
