@@ -45,6 +45,7 @@ type site struct {
 	dx      netip.Addr // as the DNS has it; nobody is there: see world.dial
 	config  *config.Config
 	inner   *mailServer
+	text    string   // of its management record
 	records []string // of its zone, beside the address
 	gateway *Appliance
 	stop    func()
@@ -108,6 +109,7 @@ func (s *site) make(keys func(*vault.Vault), edit func(*config.Config)) {
 	check(t, err)
 	for _, d := range made.Domains {
 		if d.Name == s.domain {
+			s.text = d.Record
 			s.publish(d.RecordLine)
 		}
 	}
