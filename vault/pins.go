@@ -69,11 +69,14 @@ func (v *Vault) Pins(ctx context.Context, address string) ([]Pin, *Doubt, error)
 	}
 	defer k.Destroy()
 	var pins []Pin
-	err = v.queryRows(ctx, `SELECT pin, checked FROM pins WHERE token = ? ORDER BY number`, []any{token}, func(s scanner) error {
+	err = v.queryRows(ctx, `SELECT number, pin, checked FROM pins WHERE token = ? ORDER BY number`, []any{token}, func(s scanner) error {
 		var sealed []byte
-		var checked int64
-		if err := s.Scan(&sealed, &checked); err != nil {
+		var number, checked int64
+		if err := s.Scan(&number, &sealed, &checked); err != nil {
 			return err
+		}
+		if number != int64(len(pins)) {
+			return fmt.Errorf("%w: pin %d is missing", ErrCorrupt, len(pins))
 		}
 		octets, err := OpenOctets(k, PartPin, pinContext(token, len(pins)), sealed)
 		if err != nil {
@@ -93,14 +96,17 @@ func (v *Vault) Pins(ctx context.Context, address string) ([]Pin, *Doubt, error)
 	} else if err != nil {
 		return nil, nil, err
 	}
-	subject, err := OpenOctets(k, PartPin, doubtContext(token), sealed)
+	subject, err := OpenOctets(k, PartPin, doubtContext(token, since), sealed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("doubt: %w", err)
 	}
 	return pins, &Doubt{Subject: subject, Since: timeOf(since)}, nil
 }
 
-func doubtContext(token []byte) []byte { return Label(string(token), "doubt") }
+// doubtContext binds a doubt to its address and to the time since when it stands: with another time it would end too early.
+func doubtContext(token []byte, since int64) []byte {
+	return Label(string(token), "doubt", fmt.Sprint(since))
+}
 
 func pinContext(token []byte, number int) []byte { return Label(string(token), fmt.Sprint(number)) }
 
@@ -159,7 +165,7 @@ func (v *Vault) SetDoubt(ctx context.Context, address string, d Doubt) (Doubt, e
 			return err
 		}
 		if err == nil {
-			subject, err := OpenOctets(k, PartPin, doubtContext(token), sealed)
+			subject, err := OpenOctets(k, PartPin, doubtContext(token, since), sealed)
 			if err != nil {
 				return fmt.Errorf("doubt: %w", err)
 			}
@@ -168,7 +174,7 @@ func (v *Vault) SetDoubt(ctx context.Context, address string, d Doubt) (Doubt, e
 				return nil
 			}
 		}
-		sealed = SealOctets(k, PartPin, doubtContext(token), d.Subject)
+		sealed = SealOctets(k, PartPin, doubtContext(token, d.Since.UnixMilli()), d.Subject)
 		return tx.exec(`INSERT INTO doubts (token, subject, since) VALUES (?, ?, ?)
 			ON CONFLICT (token) DO UPDATE SET subject = excluded.subject, since = excluded.since`, token, sealed, d.Since.UnixMilli())
 	})

@@ -544,3 +544,32 @@ func TestLeafVector(t *testing.T) {
 		})
 	}
 }
+
+// A doubt that is said to stand since another time than it does, and a pin whose place is another, are not believed: with an
+// older doubt its quarantine would be over.
+func TestDamagedPins(t *testing.T) {
+	f := newVault(t)
+	ctx := t.Context()
+	check := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(f.AddPins(ctx, "bob@bravo.example", 0, []vault.Pin{{[]byte("one"), made}, {[]byte("two"), made}}))
+	_, err := f.SetDoubt(ctx, "bob@bravo.example", vault.Doubt{Subject: []byte("x"), Since: time.Unix(1_800_000_000, 0)})
+	check(err)
+	for name, tt := range map[string]struct{ do, undo string }{
+		"doubt, since":     {"UPDATE doubts SET since = 1", "UPDATE doubts SET since = 1800000000000"},
+		"first pin gone":   {"UPDATE pins SET number = 2 WHERE number = 0", "UPDATE pins SET number = 0 WHERE number = 2"},
+		"pins in exchange": {"UPDATE pins SET number = 3 - number", "UPDATE pins SET number = 3 - number"},
+	} {
+		f.raw(t, tt.do)
+		if pins, doubt, err := f.Pins(ctx, "bob@bravo.example"); err == nil {
+			t.Errorf("%s: %v, %v", name, pins, doubt)
+		}
+		f.raw(t, tt.undo)
+		if _, _, err := f.Pins(ctx, "bob@bravo.example"); err != nil {
+			t.Errorf("%s, mended: %v", name, err)
+		}
+	}
+}
