@@ -22,6 +22,7 @@ type cache[V any] struct {
 type entry[V any] struct {
 	key    string
 	value  V
+	from   time.Time // when it was put
 	until  time.Time
 	octets int
 }
@@ -30,7 +31,8 @@ func newCache[V any](max, maxOctets int, octets func(V) int) *cache[V] {
 	return &cache[V]{max: max, maxOctets: maxOctets, octets: octets, order: list.New(), byKey: map[string]*list.Element{}}
 }
 
-// get returns the value of key if its time has not come at now.
+// get returns the value of key if its time has not come at now. What was put later than now, by more than clocks may differ,
+// is dropped: the clock went back, and nothing would end in its time.
 func (c *cache[V]) get(key string, now time.Time) (v V, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -39,7 +41,7 @@ func (c *cache[V]) get(key string, now time.Time) (v V, ok bool) {
 		return v, false
 	}
 	e := el.Value.(*entry[V])
-	if !now.Before(e.until) {
+	if !now.Before(e.until) || now.Before(e.from.Add(-clockSkew)) {
 		c.drop(el)
 		return v, false
 	}
@@ -58,7 +60,7 @@ func (c *cache[V]) put(key string, v V, until, now time.Time) {
 		return
 	}
 	n := len(key) + c.octets(v)
-	c.byKey[key] = c.order.PushFront(&entry[V]{key, v, until, n})
+	c.byKey[key] = c.order.PushFront(&entry[V]{key, v, now, until, n})
 	for c.held += n; c.order.Len() > c.max || c.held > c.maxOctets; {
 		c.drop(c.order.Back()) // at last v itself, if it alone is too much
 	}
