@@ -8,8 +8,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"dimegate/internal/testpeer"
 )
 
 // asker is a DMTP session from an address of loopback; nil when there is one too many.
@@ -97,7 +95,7 @@ func TestHarvest(t *testing.T) {
 				}
 			}
 			took := time.Since(began)
-			check(t, testpeer.Until(t.Context(), func() bool { return runtime.NumGoroutine() <= goroutines+20 }))
+			until(t, func() bool { return runtime.NumGoroutine() <= goroutines+20 })
 			runtime.GC()
 			runtime.ReadMemStats(&after)
 			questions := s.inner.questions() - asked
@@ -154,7 +152,7 @@ func TestEnrolmentOfSenders(t *testing.T) {
 	out.cmd("DATA", "354")
 	out.send("Subject: x\r\n\r\nhello\r\n.\r\n")
 	out.want("250")
-	check(t, testpeer.Until(t.Context(), func() bool { return len(bravo.inner.messages()) == 1 }))
+	until(t, func() bool { return len(bravo.inner.messages()) == 1 })
 	c.cmd("SGNT <bob@alpha.example>", "280 OK [")
 	c.cmd("SGNT <carol@alpha.example>", "576 ")
 }

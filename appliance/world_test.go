@@ -24,6 +24,7 @@ import (
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/appliance/setup"
+	"dimegate/internal/testpeer"
 	"dimegate/internal/zone"
 	"dimegate/vault"
 )
@@ -169,6 +170,14 @@ func check(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// until waits for a condition, at most twenty seconds.
+func until(t testing.TB, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	check(t, testpeer.Until(ctx, ok))
 }
 
 // A mailServer is an inner mail server that keeps what it gets in memory.
