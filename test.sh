@@ -140,7 +140,7 @@ fuzz_targets() { # "package name" lines
   done | sort
 }
 
-step_endtoend() { go test -count=1 -v -timeout 10m ./cmd/lab 2>&1 | grep -vE '^=== (RUN|PAUSE|CONT|NAME)'; }
+step_endtoend() { go test -count=1 -v -timeout 15m ./cmd/lab 2>&1 | grep -vE '^=== (RUN|PAUSE|CONT|NAME)'; }
 
 # ---- one after the other ----
 
