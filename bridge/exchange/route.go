@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-sasl"
 	"github.com/miekg/dns"
@@ -19,12 +20,12 @@ import (
 
 // Bounds of one try.
 const (
-	maxHops     = 10 // hosts
-	maxDials    = 10 // connections, over all addresses of all hosts
-	maxAnswers  = 3  // servers that answered and did not take the message
-	smtpPort    = 25
-	maxAddress  = 6 // of one host
-	maxNameSize = 255
+	maxHops    = 10               // hosts
+	maxDials   = 10               // connections, over all addresses of all hosts
+	maxAnswers = 3                // servers that answered and did not take the message
+	maxSearch  = 10 * time.Minute // until a server has the message; it may then take its time
+	smtpPort   = 25
+	maxAddress = 6 // of one host
 )
 
 // A route is where mail for a domain goes.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"time"
 
 	"dimegate/bridge/exchange/mtasts"
 	"dimegate/bridge/exchange/tlsrpt"
@@ -21,6 +22,7 @@ type try struct {
 	decide func(rule string) error
 	probe  bool // stop where the message would begin
 
+	begun   time.Time
 	dials   int
 	answers int // servers that answered and did not take it
 	hosts   []Host
@@ -31,6 +33,7 @@ func (t *try) run(ctx context.Context) (outcome, error) {
 	if !t.mail.Floor.smtp() {
 		return outcome{failure: &failure{class: queue.Trust, status: "5.7.1", why: "floor " + t.mail.Floor.String() + " allows no SMTP"}}, nil
 	}
+	t.begun = time.Now()
 	r, f := t.route(ctx)
 	if err := ended(ctx); err != nil {
 		return outcome{}, err
@@ -47,11 +50,16 @@ func (t *try) run(ctx context.Context) (outcome, error) {
 		if out.failure == nil {
 			return out, nil
 		}
-		if all = append(all, out.failure); out.failure.final || t.dials >= maxDials || t.answers >= maxAnswers {
+		if all = append(all, out.failure); out.failure.final || t.over() {
 			break
 		}
 	}
 	return outcome{failure: worst(all)}, nil
+}
+
+// over tells that a try has done enough: servers that are slow on purpose must not hold a worker for ever.
+func (t *try) over() bool {
+	return t.dials >= maxDials || t.answers >= maxAnswers || time.Since(t.begun) > maxSearch
 }
 
 // hop tries one host at each of its addresses.
@@ -69,7 +77,7 @@ func (t *try) hop(ctx context.Context, r *route, h hop) (outcome, error) {
 	}
 	var all []*failure
 	for _, a := range p.addresses {
-		if t.dials >= maxDials || t.answers >= maxAnswers {
+		if t.over() {
 			break
 		}
 		out, err := t.address(ctx, r, h, d, a)

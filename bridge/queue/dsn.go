@@ -26,6 +26,7 @@ type report struct {
 	Host       string
 	Protocol   string
 	Diagnostic string
+	Reason     string // ours, where the other side has not said any
 	Header     []byte // the original's, returned
 }
 
@@ -93,6 +94,9 @@ func (r *report) text(b *bytes.Buffer, intro string) {
 			from = show(r.Host)
 		}
 		fold(b, from+" said: "+plain(r.Diagnostic))
+		b.WriteString("\r\n")
+	} else if r.Reason != "" {
+		fold(b, "The reason: "+plain(r.Reason)+".")
 		b.WriteString("\r\n")
 	}
 	if !r.Until.IsZero() {

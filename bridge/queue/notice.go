@@ -63,6 +63,8 @@ func (a *attempt) report(kind string) report {
 		r.Status, r.Host, r.Last = t.Status, t.Host, t.Time
 		if t.Code != 0 {
 			r.Protocol, r.Diagnostic = t.Protocol, strconv.Itoa(t.Code)+" "+t.Text
+		} else {
+			r.Reason = a.detail.Reason
 		}
 	}
 	return r

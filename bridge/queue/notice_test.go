@@ -118,6 +118,25 @@ func notices(t *testing.T, env queue.Envelope, body string, r queue.Result) (lis
 	return list, left
 }
 
+// Where nobody said anything our own reason stands: a sender must learn what was missing.
+func TestNoticeReason(t *testing.T) {
+	for _, r := range []queue.Result{
+		{Class: queue.Permanent, Status: "5.1.10", Reason: "y.example takes no mail (null MX)", Protocol: "smtp"},
+		{Class: queue.Trust, Status: "5.7.4", Host: "mx.y.example", Reason: "floor tls is not met: mx.y.example does not offer STARTTLS", Protocol: "smtp"},
+	} {
+		list, left := notices(t, envelope("bob@y.example"), message(10), r)
+		if len(list) == 0 || left != 0 {
+			t.Fatalf("%d notices, %d left", len(list), left)
+		}
+		for _, m := range list {
+			p := parse(t, m)
+			if text := strings.Join(strings.Fields(p.text), " "); !strings.Contains(text, "The reason: "+r.Reason+".") || p.recipient.Get("Diagnostic-Code") != "" {
+				t.Errorf("%s\n%v", p.text, p.recipient)
+			}
+		}
+	}
+}
+
 func TestNotice(t *testing.T) {
 	refused := queue.Result{Class: queue.Permanent, Status: "5.1.1", Code: 510, Text: "INVALID RECIPIENT", Host: "dx.y.example", Protocol: "dmtp"}
 	env := envelope("bob@y.example")
