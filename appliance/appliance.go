@@ -278,7 +278,7 @@ func (a *Appliance) makeServer() error {
 	c := dmtpserver.Config{
 		Host: a.config.Hostname, Certificates: certificates, Directory: directory{a.keeper}, Domains: a.orgs, Origins: origins{a.resolver},
 		Outcomes: intents{a.vault.Vault, a.Now}, Deliverer: a.inbound, Log: a.Log,
-		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Sessions: a.config.DMTP.MaxSessions, Exempt: a.config.DMTP.Permitted()},
+		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Sessions: a.config.DMTP.MaxSessions, Exempt: append(a.config.DMTP.Permitted(), a.config.Inbound.Exempted()...)},
 		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout, Deliver: a.config.Handoff.Timeout},
 	}
 	if a.plain != nil {

@@ -250,3 +250,22 @@ func TestPort25Postfix(t *testing.T) {
 		t.Errorf("the sender's log:\n%s", log)
 	}
 }
+
+// Many connections of one network at one time are nothing to refuse SMTP for; DMTP is refused when it asks for TLS.
+func TestPort25ManyConnections(t *testing.T) {
+	s := port25(t)
+	var all []*talk
+	for range 15 { // of twenty; ten may be DMTP
+		c := call(t, s.dual(), "")
+		c.want("220")
+		all = append(all, c)
+	}
+	all[14].cmd("STARTTLS <dx.alpha.example>", "421")
+	for _, c := range all[:14] {
+		c.cmd("EHLO out.example.net", "250")
+		c.cmd("QUIT", "221")
+	}
+	c := call(t, s.dual(), "")
+	c.want("220")
+	c.cmd("STARTTLS <dx.alpha.example>", "220-SENDING")
+}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -176,6 +177,10 @@ type engineLog struct{ log *slog.Logger }
 func (l engineLog) Printf(format string, v ...any) {
 	if len(v) == 3 { // "panic serving %v: %v\n%s": the panic's value may be anything, the stack is code
 		l.log.Error("smtp session panicked", "peer", v[0], "stack", fmt.Sprintf("%s", v[2]))
+		return
+	}
+	if len(v) == 2 && strings.HasPrefix(format, "error handling") { // a client that is gone, as many are
+		l.log.Debug("smtp session ended", "peer", v[0], "error", v[1])
 		return
 	}
 	l.log.Warn("smtp server", "event", format)

@@ -283,7 +283,7 @@ func TestCutShort(t *testing.T) {
 				p.cmd("NOOP", "250")
 			}
 			p.conn.Close()
-			if err := testpeer.Until(t.Context(), func() bool { inner.mu.Lock(); defer inner.mu.Unlock(); return inner.ended == 1 || name == "taken back" }); err != nil {
+			if err := testpeer.Until(t.Context(), func() bool { inner.mu.Lock(); defer inner.mu.Unlock(); return inner.ended == 1 || inner.resets == 1 }); err != nil {
 				t.Fatal(err)
 			}
 			if n := len(inner.messages()); n != 0 {

@@ -159,12 +159,19 @@ func (s *session) note(id string, err error, took time.Duration) {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "passed on", attrs...)
 		return
 	}
-	r := replyFor(err)
+	r, level := replyFor(err), slog.LevelInfo
 	attrs = append(attrs, slog.Int("code", r.Code), slog.String("why", r.Message))
+	if r.Code/100 == 4 {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	if errors.Is(err, handoff.ErrUnavailable) {
+		level = slog.LevelWarn
+	}
 	if errors.Is(err, smtpwire.ErrUncertain) {
+		level = slog.LevelWarn
 		attrs = append(attrs, slog.Bool("possible_duplicate", true))
 	}
-	s.server.log.LogAttrs(s.ctx, slog.LevelWarn, "not passed on", attrs...)
+	s.server.log.LogAttrs(s.ctx, level, "not passed on", attrs...)
 }
 
 // Reset forgets the message under way, here and at the inner server.

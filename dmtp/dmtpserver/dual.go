@@ -27,7 +27,7 @@ func (s *Server) dual(ctx context.Context, raw net.Conn, v *visit) {
 	f := &front{session: s.session(raw, v), raw: raw}
 	stop := f.wakeUp(ctx)
 	defer stop()
-	if v.over {
+	if v.over && s.c.SMTP == nil { // else it may be SMTP's, which has limits of its own
 		f.say(dmtp.ReplyTooMany)
 		return
 	}
@@ -96,6 +96,9 @@ func printable(line []byte) (string, bool) {
 // startTLS goes over to TLS with the certificate of the host that the line names, and to DMTP, or to SMTP if it says so. After
 // a refusal the session goes on in clear.
 func (f *front) startTLS(ctx context.Context, text string) error {
+	if f.v.over {
+		return f.answer(ctx, dmtp.ReplyTooMany)
+	}
 	cmd, err := dmtp.Parse(text)
 	c, ok := cmd.(dmtp.StartTLS)
 	if err != nil || !ok {

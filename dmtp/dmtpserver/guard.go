@@ -85,7 +85,7 @@ func (v *visit) again() bool {
 	}
 	v.g.mu.Lock()
 	defer v.g.mu.Unlock()
-	v.left = false // what next counted is v's now
+	v.left, v.over = false, next.over // what next counted is v's now
 	return !next.over
 }
 
