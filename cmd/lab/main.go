@@ -16,10 +16,13 @@ import (
 
 const usage = `Usage: lab up
        lab leak [--cases all|NAME,...] [--json] [--pcap FILE]
+       lab escrow [--quorum M] [--officers N] [--records N] [--case N] [--json]
 
   up     start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)
   leak   attack the way between two organisations in every way that we know, and look for plaintext in what was captured
          there; exit code 0 only if there is none and each case ends as it must (as root: it captures packets)
+  escrow make an escrow key, seal an archive to it, and open a case of it with officers who are processes of their own; attack
+         it, and look for the private key in their memory and files (as root: it reads other processes' memory)
 `
 
 func main() {
@@ -35,6 +38,10 @@ func main() {
 		}
 	case command == "leak":
 		err = runLeak(ctx, args, os.Stdout)
+	case command == "escrow":
+		err = runEscrow(ctx, args, os.Stdout)
+	case command == "escrow-part": // the lab's own: see escrowLab.start
+		err = runEscrowPart(ctx, args)
 	case command == "gateway-at" && len(args) == 2: // the lab's own: see leakWorld.startAlpha
 		err = gatewayAt(ctx, args[0], args[1])
 	default:

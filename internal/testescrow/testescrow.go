@@ -5,6 +5,7 @@ package testescrow
 import (
 	"bytes"
 	"context"
+	"crypto/ecdh"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -203,6 +204,16 @@ type Case struct {
 	File    escrow.CaseFile
 	CaseKey escrow.CaseKey
 	Entries []Entry
+
+	slipped *Record // an entry that is no record of the archive's
+}
+
+// record is where an entry's wrap is.
+func (a *Archive) record(c *Case, n int) *Record {
+	if i := c.Entries[n].Record; i < len(a.Records) {
+		return &a.Records[i]
+	}
+	return c.slipped
 }
 
 // An Entry says where an entry's wrap is.
@@ -297,7 +308,7 @@ func (a *Archive) choose(c *Case, m *escrow.Manifest) error {
 // WriteBundle writes what the officers get.
 func (a *Archive) WriteBundle(ctx context.Context, w io.Writer, c *Case) error {
 	return c.File.WriteBundle(ctx, w, a, func(n int) ([]vault.Digest, []byte, error) {
-		r := a.Records[c.Entries[n].Record]
+		r := a.record(c, n)
 		var digests []vault.Digest
 		for _, octets := range r.Wraps {
 			digests = append(digests, vault.NewDigest("wrap", octets))
@@ -306,6 +317,9 @@ func (a *Archive) WriteBundle(ctx context.Context, w io.Writer, c *Case) error {
 		return digests, r.Wraps[c.Entries[n].Wrap], nil
 	})
 }
+
+// x25519 is the curve of the case keys of the R255 suite.
+func x25519() ecdh.Curve { return ecdh.X25519() }
 
 // A file is an answer on disk.
 type file string
@@ -322,9 +336,9 @@ func (a *Archive) Combine(ctx context.Context, k *escrow.Key, e *escrow.Epoch, c
 		list = append(list, file(name))
 	}
 	s := escrow.Station{Key: k, Epoch: e, Manifest: c.File.Manifest, CaseKey: c.CaseKey}
-	return s.Open(ctx, list, func(n int) ([]byte, error) { return a.Records[c.Entries[n].Record].Wraps[c.Entries[n].Wrap], nil },
+	return s.Open(ctx, list, func(n int) ([]byte, error) { return a.record(c, n).Wraps[c.Entries[n].Wrap], nil },
 		func(o escrow.Opened) error {
-			r := a.Records[c.Entries[o.Entry].Record]
+			r := a.record(c, o.Entry)
 			plain, err := vault.OpenOctets(o.Key, vault.PartBody, r.ID[:], r.Sealed)
 			if err != nil {
 				return err
