@@ -22,7 +22,7 @@ type escrowReport struct {
 
 	Opened        int  `json:"opened"` // and compared octet by octet with what was sealed
 	OpenedOutside int  `json:"opened_outside_case"`
-	OpenedWithout int  `json:"opened_with_one_less"` // answers of one officer less than a quorum
+	OpenedWithout int  `json:"-"`                    // answers of one officer less than a quorum: see MarshalJSON
 	Slipped       bool `json:"rerandomised_refused"` // by every officer's tool, named
 	Forged        bool `json:"forged_rejected"`
 	ForgedBy      int  `json:"forged_attributed_to"`
@@ -81,6 +81,16 @@ func runEscrow(ctx context.Context, args []string, out io.Writer) error {
 		err = errors.New("escrow: " + strings.Join(r.Why, "; "))
 	}
 	return err
+}
+
+// MarshalJSON names what fewer officers opened by their number: opened_with_2, for a quorum of three.
+func (r *escrowReport) MarshalJSON() ([]byte, error) {
+	type plain escrowReport
+	b, err := json.Marshal((*plain)(r))
+	if err != nil {
+		return nil, err
+	}
+	return append(fmt.Appendf(nil, `{"opened_with_%d":%d,`, r.Quorum-1, r.OpenedWithout), b[1:]...), nil
 }
 
 func (r *escrowReport) print(w io.Writer) {
