@@ -150,32 +150,6 @@ func TestPort25(t *testing.T) {
 	}
 }
 
-// When the gateway stops, a message that the inner server is looking at gets its verdict.
-func TestPort25Stops(t *testing.T) {
-	s := port25(t)
-	looking, looked := make(chan struct{}), make(chan struct{})
-	s.inner.hold = func() { close(looking); <-looked }
-	c := call(t, s.dual(), "")
-	c.want("220")
-	c.cmd("EHLO out.example.net", "250")
-	idle := call(t, s.dual(), "")
-	idle.want("220")
-	idle.cmd("EHLO out.example.net", "250")
-	c.envelope()
-	c.cmd("DATA", "354")
-	c.send(plainMail + ".\r\n")
-	<-looking
-	stopped := make(chan struct{})
-	go func() { defer close(stopped); s.stop() }()
-	idle.want("421 4.3.2")
-	close(looked)
-	c.want("250 2.0.0", "421 4.3.2")
-	<-stopped
-	if n := len(s.inner.messages()); n != 1 {
-		t.Errorf("%d messages arrived", n)
-	}
-}
-
 // swaks and openssl as clients.
 func TestPort25Tools(t *testing.T) {
 	testpeer.Require(t, "swaks")
