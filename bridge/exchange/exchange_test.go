@@ -759,3 +759,23 @@ func TestOldTLS(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// BenchmarkSend is one small message over TLS: in a session that is kept, and in one that is made for it.
+func BenchmarkSend(b *testing.B) {
+	for name, messages := range map[string]int{"kept": 0, "new": 1} {
+		b.Run(name, func(b *testing.B) {
+			w := newWorld(b, zones("@ MX 10 mx", "mx A 192.0.2.1")...)
+			s := issued(b, w, "mx."+signed)
+			set(b, w, signed, "@ MX 10 mx", "mx A 192.0.2.1", tlsa("mx", 3, 1, s.cert.Leaf))
+			s.offer = []string{"PIPELINING", "SIZE"}
+			w.serve(b, "192.0.2.1", s)
+			w.options.MaxMessages = messages
+			w.fresh(b)
+			for b.Loop() {
+				if r, err := w.x.Send(b.Context(), letter(DANE, bob), func(string) error { return nil }); err != nil || r.Class != queue.Done {
+					b.Fatal(r, err)
+				}
+			}
+		})
+	}
+}
