@@ -43,6 +43,9 @@ func Approve(ctx context.Context, v *Review, k *Key, e *Epoch, s Share, signer S
 			return nil, err
 		}
 		sealed, err := sealBatch(v.Manifest, s.Index, uint32(n), list)
+		for _, p := range list {
+			p.forget()
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -199,12 +199,13 @@ func (m *Manifest) fault() string {
 	case m.Entries[len(m.Entries)-1].Leaf >= m.LogSize:
 		return "an entry's leaf is beyond the tree"
 	}
-	seen := make(map[vault.Digest]struct{}, len(m.Entries))
-	for _, e := range m.Entries {
-		if _, ok := seen[e.Wrap]; ok {
-			return "a wrap is named twice"
-		}
-		seen[e.Wrap] = struct{}{}
+	digests := make([]vault.Digest, len(m.Entries))
+	for i, e := range m.Entries {
+		digests[i] = e.Wrap
+	}
+	slices.SortFunc(digests, compareDigests)
+	if !strictly(digests, compareDigests) {
+		return "a wrap is named twice"
 	}
 	return ""
 }

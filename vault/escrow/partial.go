@@ -31,6 +31,12 @@ func parsePartial(s *suite, b []byte) (*partial, error) {
 	return p, nil
 }
 
+// forget overwrites the value that, with those of other officers, opens a record.
+func (p *partial) forget() {
+	p.u.Set(p.u.Group().Identity())
+	clear(p.octets)
+}
+
 // A work is what an officer works on: whoever checks his proof knows it too.
 type work struct {
 	key   *Key

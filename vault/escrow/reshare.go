@@ -311,6 +311,19 @@ type DealFault struct {
 func (f *DealFault) Error() string { return f.Err.Error() }
 func (f *DealFault) Unwrap() error { return f.Err }
 
+// VerifyComplaint checks that st is the complaint of an officer of the plan about a deal. Whether he is right only a second run
+// without the one or the other can say.
+func (p *Plan) VerifyComplaint(st *Statement, d *Deal) error {
+	i := slices.IndexFunc(p.Officers, func(o Officer) bool { return o.Index == st.Index })
+	if i < 0 {
+		return refuse(ErrSet, "complaint", "%d is no officer's index in the plan", st.Index)
+	}
+	if st.Kind != Complaint || st.Subject != d.digest || st.Extra != p.digest || d.Plan != p.digest {
+		return refuse(ErrSignature, "complaint", "is about something else")
+	}
+	return st.Verify(p.Officers[i].Key)
+}
+
 // Next is the epoch that a plan and its deals give, which everyone computes for himself. Deals are one for each dealer of the
 // plan, in any order, each with its dealer's statement.
 func Next(k *Key, old *Epoch, history []*Epoch, p *Plan, deals []*Deal, statements []*Statement) (*Epoch, error) {

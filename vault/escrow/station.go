@@ -294,8 +294,7 @@ func (r *opening) holds(o *answering, n int, wraps []*Wrap) error {
 func (o *answering) forget(n int) {
 	if k := min(n-o.at, len(o.ready)); k > 0 {
 		for _, p := range o.ready[:k] {
-			p.u.Set(p.u.Group().Identity())
-			clear(p.octets)
+			p.forget()
 		}
 		o.ready = slices.Clone(o.ready[k:])
 		o.at += k
