@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -147,6 +148,40 @@ func TestPort25(t *testing.T) {
 			c.want("220 dx.alpha.example ESMTP DMTPv1 ")
 			f(t, c)
 		})
+	}
+}
+
+// When the gateway stops, a message that comes in or that the inner server is looking at gets its verdict, and who waits for a
+// command is sent away.
+func TestPort25Stops(t *testing.T) {
+	s := port25(t)
+	looking, looked := make(chan struct{}), make(chan struct{})
+	look := sync.OnceFunc(func() { close(looked) })
+	defer look()
+	var once sync.Once
+	s.inner.hold = func() { once.Do(func() { close(looking); <-looked }) }
+	begin := func() *talk {
+		c := call(t, s.dual(), "")
+		c.want("220")
+		c.cmd("EHLO out.example.net", "250")
+		return c
+	}
+	idle, coming, there := begin(), begin().envelope(), begin().envelope()
+	coming.cmd("DATA", "354")
+	coming.send("Subject: slow\r\n\r\n")
+	there.cmd("DATA", "354")
+	there.send(plainMail + ".\r\n")
+	<-looking
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); s.stop() }()
+	idle.want("421 4.3.2")
+	look()
+	there.want("250 2.0.0", "421 4.3.2")
+	coming.send("hello\r\n.\r\n")
+	coming.want("250 2.0.0", "421 4.3.2")
+	<-stopped
+	if n := len(s.inner.messages()); n != 2 {
+		t.Errorf("%d messages arrived", n)
 	}
 }
 

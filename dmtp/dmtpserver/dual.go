@@ -19,14 +19,15 @@ import (
 // hands to the SMTP engine, and takes the connection back when that session asks for DMTP after all.
 type front struct {
 	*session
-	raw net.Conn
+	raw   net.Conn
+	awake func() bool // takes back that the end of ctx interrupts a wait: while SMTP has the connection, its end is SMTP's affair
 }
 
 // dual serves port 25.
 func (s *Server) dual(ctx context.Context, raw net.Conn, v *visit) {
 	f := &front{session: s.session(raw, v), raw: raw}
-	stop := f.wakeUp(ctx)
-	defer stop()
+	f.awake = f.wakeUp(ctx)
+	defer func() { f.awake() }()
 	if v.over && s.c.SMTP == nil { // else it may be SMTP's, which has limits of its own
 		f.say(dmtp.ReplyTooMany)
 		return
@@ -124,10 +125,12 @@ func (f *front) startTLS(ctx context.Context, text string) error {
 	inner := f.s.session(conn, f.v)
 	inner.violations = f.violations
 	defer inner.close()
-	defer inner.wakeUp(ctx)()
+	awake := inner.wakeUp(ctx)
+	defer awake()
 	if c.Mode == dmtp.ModeSMTP {
 		if inner.say(dmtp.ReplySwitchedSMTP) == nil {
-			(&front{session: inner, raw: conn}).smtpInTLS(ctx)
+			f.awake()
+			(&front{session: inner, raw: conn, awake: awake}).smtpInTLS(ctx)
 		}
 		return errBye
 	}
@@ -162,13 +165,14 @@ func (f *front) smtp(ctx context.Context, line []byte) error {
 	}
 	f.v.leave()
 	c := newSMTPConn(f.raw, io.MultiReader(bytes.NewReader(bytes.Clone(line)), f.br))
-	f.raw.SetWriteDeadline(time.Time{})
-	f.until(ctx, time.Time{})
+	f.awake()
+	f.raw.SetDeadline(time.Time{})
 	f.s.c.SMTP(ctx, c)
 	asked := c.takeBack()
 	if asked == "" {
 		return errBye
 	}
+	f.awake = f.wakeUp(ctx)
 	if !f.v.again() {
 		return f.answer(ctx, dmtp.ReplyTooMany)
 	}
@@ -186,8 +190,8 @@ func (f *front) smtpInTLS(ctx context.Context) {
 		return
 	}
 	f.v.leave()
-	f.raw.SetWriteDeadline(time.Time{})
-	f.until(ctx, time.Time{})
+	f.awake()
+	f.raw.SetDeadline(time.Time{})
 	c := newSMTPConn(f.raw, f.br)
 	c.sealed()
 	f.s.c.SMTP(ctx, c)
