@@ -12,6 +12,7 @@ import (
 
 	"dimegate/appliance/config"
 	"dimegate/bridge"
+	"dimegate/dmtp/resolver"
 )
 
 // A logbook keeps what a gateway logs.
@@ -48,8 +49,19 @@ func acquainted(t *testing.T) (w *world, alpha *site) {
 		check(t, alpha.write("alice@"+s.domain))
 		until(t, func() bool { return len(s.inner.messages()) == 1 })
 	}
+	alpha.flushed()
 	alpha.stop()
 	return w, alpha
+}
+
+// flushed waits until nothing waits to leave: what has arrived may not have been answered.
+func (s *site) flushed() {
+	t := s.world.t
+	t.Helper()
+	until(t, func() bool {
+		list, err := s.gateway.queue.List(t.Context(), "", "", 1)
+		return err == nil && len(list) == 0
+	})
 }
 
 // write composes a message from bob to someone, as the queue does, as far as its octets: what may leave is sealed then.
@@ -166,6 +178,7 @@ func TestDamagedMemory(t *testing.T) {
 				t.Errorf("mended: %v, %s, %v", route.Situation, route.Why, err)
 			}
 			until(t, func() bool { return len(w.sites[1].inner.messages()) == before+1 }) // what waited goes
+			alpha.flushed()
 		})
 	}
 }
@@ -176,5 +189,50 @@ func damageKey(s *site, name string, at int) func() {
 		b := s.octets("SELECT wrap FROM named_keys WHERE name = '" + name + "'")
 		b[len(b)-at] ^= 1
 		s.sql("UPDATE named_keys SET wrap = ? WHERE name = ?", b, name)
+	}
+}
+
+// The clock jumps by a year while the gateway runs, either way: nothing is believed on the word of what is out of date, and
+// when the clock is right again all is well.
+func TestClockJumps(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for name, jump := range map[string]time.Duration{"forwards": year, "backwards": -year} {
+		t.Run(name, func(t *testing.T) {
+			_, alpha := acquainted(t)
+			var mu sync.Mutex
+			var offset time.Duration
+			set := func(d time.Duration) { mu.Lock(); offset = d; mu.Unlock() }
+			log := &logbook{}
+			alpha.run(Options{Log: log.log(), Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return time.Now().Add(offset) }})
+			want := func(s bridge.Situation) {
+				t.Helper()
+				for _, d := range []string{"bravo.example", "charlie.example", "unknown.bravo.example"} {
+					if d == "unknown.bravo.example" && s == bridge.Verified {
+						continue
+					}
+					route, err := alpha.trust(t, "alice@"+d)
+					if err != nil || route.Situation != s {
+						t.Errorf("%s: %v, %s, %v", d, route.Situation, route.Why, err)
+					}
+				}
+			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Log(log.String())
+				}
+			})
+			want(bridge.Verified) // and in the cache
+			set(jump)
+			want(bridge.Doubtful)
+			s, _, err := alpha.gateway.resolver.OrgByFingerprint(t.Context(), "bravo.example", [64]byte{1})
+			if err == nil || errors.Is(err, resolver.ErrNotDIME) {
+				t.Errorf("as an origin: %v, %v", s, err)
+			}
+			// Our own signets are served as ever: they have no time.
+			c := asker(t, alpha, "127.0.4.1")
+			c.cmd("SGNT <alpha.example>", "270 OK [")
+			set(0)
+			want(bridge.Verified)
+		})
 	}
 }
