@@ -94,6 +94,7 @@ type Conn struct {
 	state    state
 	hello    string // HELO, EHLO or LHLO, whichever came last
 	stopping bool
+	closed   bool // go-smtp, which goes on reading after it closed a session for too many errors, gets nothing more
 
 	outMu sync.Mutex
 	out   []byte // replies that wait for the next read
@@ -130,6 +131,9 @@ func (c *Conn) await() net.Conn {
 
 // Read gives go-smtp what it may see: a command line, or the end of a body.
 func (c *Conn) Read(p []byte) (int, error) {
+	if c.isClosed() {
+		return 0, net.ErrClosed
+	}
 	for len(c.line) == 0 {
 		if c.over {
 			return 0, io.EOF
@@ -371,13 +375,22 @@ func (c *Conn) interrupted(err error) bool {
 	return c.stopping && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// Close sends what waits, if that is quick, and closes the connection.
+// Close sends what waits, if that is quick, and closes the connection. Commands that came already are dropped.
 func (c *Conn) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	if c.outMu.TryLock() { // whoever holds it is sending
 		c.flushLocked(lingerTime)
 		c.outMu.Unlock()
 	}
 	return c.netConn().Close()
+}
+
+func (c *Conn) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 func (c *Conn) netConn() net.Conn {

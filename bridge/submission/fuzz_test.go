@@ -29,6 +29,7 @@ func FuzzSession(f *testing.F) {
 	for _, tt := range refusedChunks {
 		f.Add([]byte("EHLO a\r\n"+tt.before), []byte(strings.Replace(tt.bdat, "%", strconv.Itoa(len(canary)), 1)+"\r\n"+canary+"NOOP\r\nQUIT\r\n"))
 	}
+	f.Add([]byte("EHLO a\r\n"+strings.Repeat("WHAT\r\n", 5)+"MAIL FROM:<alice@alpha.example>\r\n"), []byte("QUIT\r\n")) // after too many errors
 	f.Add([]byte(start+"BDAT 5\r\nhello"), []byte("RSET\r\n"+start+"BDAT 2\r\n\r\nNOOP\r\nBDAT 0 LAST\r\n"))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		in := &inbox{}
