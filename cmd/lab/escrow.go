@@ -46,6 +46,13 @@ type escrowReport struct {
 	Why []string `json:"why,omitempty"`
 }
 
+var escrowCommand = command{
+	"escrow", "[--quorum M] [--officers N] [--records N] [--case N] [--json]",
+	"make an escrow key, seal an archive to it, and open a case of it with officers who are processes of their own; attack\n" +
+		"it, and look for the private key in their memory and files (as root: it reads other processes' memory)",
+	runEscrow,
+}
+
 func runEscrow(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("lab escrow", flag.ContinueOnError)
 	r := &escrowReport{CheckedWhat: "for a second of one processor"}

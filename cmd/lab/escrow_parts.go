@@ -65,7 +65,7 @@ func (p *part) finish() error {
 }
 
 // runEscrowPart is a part: PART FOLDER EPOCH ARGUMENT...
-func runEscrowPart(ctx context.Context, args []string) error {
+func runEscrowPart(ctx context.Context, args []string, _ io.Writer) error {
 	if len(args) < 4 {
 		return errUsage
 	}

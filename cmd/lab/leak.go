@@ -64,7 +64,13 @@ type leakRun struct {
 // casesAtOnce bounds the worlds that stand at one time: they mostly wait.
 const casesAtOnce = 4
 
-// runLeak is the command.
+var leakCommand = command{
+	"leak", "[--cases all|NAME,...] [--json] [--pcap FILE]",
+	"attack the way between two organisations in every way that we know, and look for plaintext in what was captured\n" +
+		"there; exit code 0 only if there is none and each case ends as it must (as root: it captures packets)",
+	runLeak,
+}
+
 func runLeak(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("lab leak", flag.ContinueOnError)
 	names := fs.String("cases", "all", "`NAMES` of the cases, with commas, or all")
@@ -234,9 +240,13 @@ func (r *leakReport) print(out io.Writer) {
 	fmt.Fprintf(out, "plaintext on the wire: %d octets; undecided: %d; capture: %s\n", r.PlaintextBytes, r.Undecided, r.Pcap)
 }
 
-// gatewayAt runs a gateway whose clock is ahead by what a file says, read at every look at it: the appliance as it is
+// runGatewayAt runs a gateway whose clock is ahead by what a file says, read at every look at it: the appliance as it is
 // shipped under another main function, since no configuration can move the clock.
-func gatewayAt(ctx context.Context, clockFile, configFile string) error {
+func runGatewayAt(ctx context.Context, args []string, _ io.Writer) error {
+	if len(args) != 2 {
+		return errUsage
+	}
+	clockFile, configFile := args[0], args[1]
 	c, err := config.Load(configFile)
 	if err != nil {
 		return err

@@ -7,49 +7,54 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"dimegate/internal/testpeer"
 )
 
-const usage = `Usage: lab up
-       lab leak [--cases all|NAME,...] [--json] [--pcap FILE]
-       lab escrow [--quorum M] [--officers N] [--records N] [--case N] [--json]
+// A command is one of lab's. Its run prints what it found and returns an error when something does not hold.
+type command struct {
+	name    string
+	usage   string // its flags and operands
+	summary string // indented lines; "": the lab's own, not for people
+	run     func(ctx context.Context, args []string, out io.Writer) error
+}
 
-  up     start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)
-  leak   attack the way between two organisations in every way that we know, and look for plaintext in what was captured
-         there; exit code 0 only if there is none and each case ends as it must (as root: it captures packets)
-  escrow make an escrow key, seal an archive to it, and open a case of it with officers who are processes of their own; attack
-         it, and look for the private key in their memory and files (as root: it reads other processes' memory)
-`
+// commands are all of them, one a file.
+var commands = []command{
+	{"up", "", "start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)", runUp},
+	leakCommand,
+	escrowCommand,
+	{name: "escrow-part", run: runEscrowPart}, // see escrowLab.start
+	{name: "gateway-at", run: runGatewayAt},   // see leakWorld.startAlpha
+}
+
+func usage() {
+	fmt.Fprintln(os.Stderr, "Usage: lab COMMAND")
+	for _, c := range commands {
+		if c.summary != "" {
+			fmt.Fprintf(os.Stderr, "\n  lab %s %s\n      %s\n", c.name, c.usage, strings.ReplaceAll(c.summary, "\n", "\n      "))
+		}
+	}
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	flag.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	flag.Usage = usage
 	flag.Parse()
-	var err error
-	switch command, args := flag.Arg(0), flag.Args()[min(1, flag.NArg()):]; {
-	case command == "up" && len(args) == 0:
-		if err = up(ctx); ctx.Err() != nil {
-			err = nil // interrupted: that is how it ends
-		}
-	case command == "leak":
-		err = runLeak(ctx, args, os.Stdout)
-	case command == "escrow":
-		err = runEscrow(ctx, args, os.Stdout)
-	case command == "escrow-part": // the lab's own: see escrowLab.start
-		err = runEscrowPart(ctx, args)
-	case command == "gateway-at" && len(args) == 2: // the lab's own: see leakWorld.startAlpha
-		err = gatewayAt(ctx, args[0], args[1])
-	default:
-		err = errUsage
+	err := errUsage
+	if i := slices.IndexFunc(commands, func(c command) bool { return c.name == flag.Arg(0) }); i >= 0 {
+		err = commands[i].run(ctx, flag.Args()[1:], os.Stdout)
 	}
 	switch {
 	case errors.Is(err, errUsage):
-		flag.Usage()
+		usage()
 		os.Exit(2)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "lab:", err)
@@ -58,6 +63,16 @@ func main() {
 }
 
 var errUsage = errors.New("wrong use")
+
+func runUp(ctx context.Context, args []string, _ io.Writer) error {
+	if len(args) > 0 {
+		return errUsage
+	}
+	if err := up(ctx); ctx.Err() == nil { // interrupted: that is how it ends
+		return err
+	}
+	return nil
+}
 
 // up runs the lab until ctx ends.
 func up(ctx context.Context) (err error) {

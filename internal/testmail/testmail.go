@@ -5,7 +5,6 @@ package testmail
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 )
 
@@ -59,16 +58,19 @@ func load(t testing.TB, folder string) []Message {
 	return all
 }
 
-// root is the repository's: the folder above this file that has go.mod.
+// root is the repository's: the folder with go.mod, at or above the one that the test runs in, which is its package's.
 func root(t testing.TB) string {
 	t.Helper()
-	_, file, _, _ := runtime.Caller(0)
-	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
+	start, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
 			return dir
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod above this file")
+			t.Fatal("no go.mod at or above ", start)
 		}
 	}
 }
