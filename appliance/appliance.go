@@ -61,6 +61,7 @@ type Appliance struct {
 	queue      *queue.Queue
 	policies   *mtasts.Client
 	reports    *tlsrpt.Recorder
+	history    *bridge.History
 	exchange   *exchange.Exchanger
 	outbound   *bridge.Outbound
 	inbound    *bridge.Inbound
@@ -201,10 +202,11 @@ func (a *Appliance) makeQueue() error {
 		Life: q.Life, TrustLife: q.TrustLife, DelayNotice: notice, Schedule: q.Schedule, Workers: q.Workers,
 		Hostname: a.config.Hostname, Postmaster: "postmaster@" + a.domains()[0], Now: a.Now, Log: a.Log,
 	})
+	a.history = bridge.NewHistory(keystore.History{Vault: a.vault.Vault}, a.config.Policy.History, a.Now)
 	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
 		Router: router{a.resolver, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
 		Carrier: carrier{a.client, a.orgs, a.Sealed}, Exchange: a.exchange, Domains: a.domains(), Hostname: a.config.Hostname,
-		OwnHosts: ownHosts(a.config), Log: a.Log,
+		OwnHosts: ownHosts(a.config), History: a.history, Log: a.Log,
 	})
 	return nil
 }

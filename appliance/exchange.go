@@ -109,33 +109,33 @@ func smartHostAuth(file string) (func() sasl.Client, error) {
 	return func() sasl.Client { return sasl.NewPlainClient("", string(name), string(password)) }, nil
 }
 
-// flushEvery is how often what is counted for TLS reports is made durable.
+// flushEvery is how often what is counted for TLS reports, and what was decided, is made durable.
 const flushEvery = time.Minute
 
-// flush keeps the counts of TLS reports, now and then and at the end.
+// flush keeps the counts of TLS reports and the decisions, now and then and at the end.
 func (a *Appliance) flush(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
-			a.kept(last, a.reports.Flush(last))
+			a.kept(last, errors.Join(a.reports.Flush(last), a.history.Flush(last)))
 			return nil
 		case <-time.After(flushEvery):
-			a.kept(ctx, a.reports.Flush(ctx))
+			a.kept(ctx, errors.Join(a.reports.Flush(ctx), a.history.Flush(ctx)))
 		}
 	}
 }
 
 func (a *Appliance) kept(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
-		a.Log.Error("counts for TLS reports could not be kept", "error", err)
+		a.Log.Error("counts for TLS reports, or decisions, could not be kept", "error", err)
 	}
 }
 
-// sweepExchange drops policies and counts whose time is over.
+// sweepExchange drops policies, counts and decisions whose time is over.
 func (a *Appliance) sweepExchange(ctx context.Context) {
-	if err := errors.Join(a.policies.Sweep(ctx), a.reports.Sweep(ctx)); err != nil && ctx.Err() == nil {
-		a.Log.Error("kept MTA-STS policies and counts for TLS reports could not be swept", "error", err)
+	if err := errors.Join(a.policies.Sweep(ctx), a.reports.Sweep(ctx), a.history.Sweep(ctx)); err != nil && ctx.Err() == nil {
+		a.Log.Error("kept MTA-STS policies, counts for TLS reports or decisions could not be swept", "error", err)
 	}
 }

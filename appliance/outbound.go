@@ -115,14 +115,26 @@ func (r router) Forget(recipient string) { r.resolver.Forget(recipient) }
 
 // terms are what the administrator asks for mail from a sender to a recipient.
 func (r router) terms(ctx context.Context, sender, recipient string) (bridge.Terms, error) {
-	domain := domainOf(recipient)
-	if d, err := resolver.NormalDomain(domain); err == nil {
-		domain = d // the configuration names domains in ASCII
-	}
-	name, layer := r.policy.FloorFor(sender, domain)
+	domain := normal(domainOf(recipient))
+	t := floorFor(r.policy, sender, domain)
+	var err error
+	t.Override, err = r.resolver.Overridden(ctx, domain, resolver.OverrideSMTP)
+	return t, err
+}
+
+// floorFor is what a policy says, as terms.
+func floorFor(p config.Policy, sender, domain string) bridge.Terms {
+	name, layer := p.FloorFor(sender, normal(domain))
 	floor, _ := exchange.ParseFloor(name) // checked; what is none holds
-	override, err := r.resolver.Overridden(ctx, domain, resolver.OverrideSMTP)
-	return bridge.Terms{Floor: floor, Layer: bridge.Layer(layer), Override: override}, err
+	return bridge.Terms{Floor: floor, Layer: bridge.Layer(layer)}
+}
+
+// normal is a domain as the configuration names it: in ASCII.
+func normal(domain string) string {
+	if d, err := resolver.NormalDomain(domain); err == nil {
+		return d
+	}
+	return domain
 }
 
 // author is the users' agent in the bridge's words.

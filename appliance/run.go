@@ -45,7 +45,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner}) })
 	start("checkpoints", a.checkpoints)
-	start("tls reports", a.flush)
+	start("counts", a.flush)
 	start("sweep", a.sweep)
 	<-ctx.Done()
 	parts.Wait()

@@ -76,6 +76,7 @@ type OutboundOptions struct {
 	Domains  []string // ours; the first one's postmaster authors mail that no domain of ours is named in
 	Hostname string
 	OwnHosts []string // whose Received fields lose their "for" clause
+	History  *History // nil: decisions are not remembered
 	Log      *slog.Logger
 }
 
@@ -127,10 +128,28 @@ func hops(m translate.Message) int {
 
 // keepOrBounce is every decision but to send.
 func (o *Outbound) keepOrBounce(ctx context.Context, it *queue.Item, r Route, d Decision) (queue.Result, error) {
-	if err := it.Decide(ctx, queue.Decision{Leg: d.Action.String(), Rule: d.Rule}); err != nil {
+	if err := o.decide(ctx, it, r, Past{Action: d.Action, Rule: d.Rule}); err != nil {
 		return queue.Result{}, err
 	}
 	return kept(r, d), nil
+}
+
+// decide keeps a decision before it is acted on. The same again is not remembered again.
+func (o *Outbound) decide(ctx context.Context, it *queue.Item, r Route, p Past) error {
+	d := queue.Decision{Leg: p.Action.String(), Rule: p.Rule}
+	known := d == it.Decision
+	if err := it.Decide(ctx, d); err != nil || known {
+		return err
+	}
+	o.remember(it, r, p)
+	return nil
+}
+
+func (o *Outbound) remember(it *queue.Item, r Route, p Past) {
+	p.Sender, p.Domain = it.Envelope.ReversePath, domainOf(it.Recipient.Address)
+	p.Situation, p.Remote, p.Override, p.Require = r.Situation, r.Remote, r.Terms.Override, r.Terms.Require
+	p.Floor = r.Terms.Floor
+	o.History.Add(p)
 }
 
 // kept is what a decision that is not DMTP comes to. How long trust is waited for is the queue's to say, unless the failure
@@ -168,6 +187,9 @@ func (o *Outbound) dmtp(ctx context.Context, it *queue.Item, r Route, d Decision
 		octets, err = o.seal(ctx, it, author, r, m)
 		if err == nil {
 			err = it.SaveBuilt(ctx, octets, queue.Decision{Leg: d.Action.String(), Rule: d.Rule})
+		}
+		if err == nil {
+			o.remember(it, r, Past{Action: SendDMTP, Rule: d.Rule})
 		}
 	}
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	Unreachable                  // look-up or delivery failed for now
 	Untrusted                    // a certificate, POK, signature or key change was rejected
 	Doubtful                     // the record is bogus, indeterminate or unparsable
-	Vanished                     // pinned as DMTP-capable, and the record is absent now, without proof
+	Vanished                     // pinned as DMTP-capable, and the record is absent now, proved or not
 )
 
 func (s Situation) String() string {
@@ -119,7 +119,7 @@ func table(s Situation, remote record.Policy) Decision {
 	case Doubtful:
 		return Decision{Action: Hold, Life: trustLife, Enhanced: "5.7.5", Rule: "record bogus, indeterminate or unparsable"}
 	case Vanished:
-		return Decision{Action: Hold, Enhanced: "5.7.5", Rule: "record vanished without proof"}
+		return Decision{Action: Hold, Enhanced: "5.7.5", Rule: "the domain published a record before, and publishes none now"}
 	}
 	return Decision{Action: Hold, Enhanced: "4.4.7", Rule: "DMTP fails for now"}
 }

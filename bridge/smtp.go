@@ -16,7 +16,7 @@ import (
 // An Exchange sends a copy as plain SMTP, at a floor and never below it: exchange.Exchanger. It calls decide before the first
 // octet of the message leaves.
 type Exchange interface {
-	Send(ctx context.Context, m exchange.Mail, decide func(rule string) error) (queue.Result, error)
+	Send(ctx context.Context, m exchange.Mail, decide func(rule string, r exchange.Rung) error) (queue.Result, error)
 	Check(ctx context.Context, m exchange.Mail, octets int64) (exchange.Finding, error)
 }
 
@@ -34,19 +34,19 @@ func (o *Outbound) smtp(ctx context.Context, it *queue.Item, r Route, d Decision
 	mail.RequireTLS = it.Envelope.RequireTLS
 	mail.DSN = dsn(it.Envelope, it.Recipient)
 	offered := false
-	res, err := o.Exchange.Send(ctx, mail, func(rule string) error {
+	res, err := o.Exchange.Send(ctx, mail, func(rule string, rung exchange.Rung) error {
 		offered = true
-		return it.Decide(ctx, queue.Decision{Leg: SendSMTP.String(), Rule: because(d, rule, r.Terms)})
+		return o.decide(ctx, it, r, Past{Action: SendSMTP, Rule: because(d, rule, r.Terms), Offered: true, Rung: rung})
 	})
 	if err != nil {
 		return queue.Result{}, err
 	}
 	if !offered {
-		leg := Hold
+		action := Hold
 		if res.Class == queue.Permanent {
-			leg = Bounce
+			action = Bounce
 		}
-		if err := it.Decide(ctx, queue.Decision{Leg: leg.String(), Rule: because(d, res.Reason, r.Terms)}); err != nil {
+		if err := o.decide(ctx, it, r, Past{Action: action, Rule: because(d, res.Reason, r.Terms)}); err != nil {
 			return queue.Result{}, err
 		}
 	}

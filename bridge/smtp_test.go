@@ -43,13 +43,13 @@ func (l *ladder) Route(_ context.Context, sender, _ string) (Route, error) {
 
 func (l *ladder) Forget(string) {}
 
-func (l *ladder) Send(_ context.Context, m exchange.Mail, decide func(string) error) (queue.Result, error) {
+func (l *ladder) Send(_ context.Context, m exchange.Mail, decide func(string, exchange.Rung) error) (queue.Result, error) {
 	b, _ := io.ReadAll(m.Message.Reader())
 	l.mu.Lock()
 	l.got, l.sent = append(l.got, m), append(l.sent, string(b))
 	l.mu.Unlock()
 	if l.rule != "" {
-		if err := decide(l.rule); err != nil {
+		if err := decide(l.rule, exchange.Authentic); err != nil {
 			return queue.Result{}, err
 		}
 	}

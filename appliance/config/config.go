@@ -127,6 +127,7 @@ type Policy struct {
 	Floor             string                  `toml:"floor"`                // opportunistic, tls, mta-sts, dane, dime or hold; default tls
 	SmartHost         string                  `toml:"smart_host"`           // host:port that takes plain SMTP on; default: each domain's MX
 	SmartHostAuthFile string                  `toml:"smart_host_auth_file"` // name:password, one line, mode 0600; default: no AUTH
+	History           time.Duration           `toml:"history"`              // how long decisions are kept, sealed, for policy replay; default 720h; 0: none are
 	Domains           map[string]DomainPolicy `toml:"domain"`               // [policy.domain."example.net"], of recipients
 	Senders           map[string]SenderPolicy `toml:"sender"`               // [policy.sender."alice@example.org"], or a domain of ours
 }
@@ -196,7 +197,7 @@ func Default() *Config {
 		},
 		TLS:    TLS{CRLFiles: []string{}},
 		DNS:    DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
-		Policy: Policy{Floor: "tls"},
+		Policy: Policy{Floor: "tls", History: 720 * time.Hour},
 		Queue: Queue{
 			Life:        120 * time.Hour,
 			TrustLife:   72 * time.Hour,

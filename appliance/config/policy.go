@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Floors are the names of floors, rising.
@@ -63,6 +64,7 @@ func (p *Policy) smartHosts() map[string]string {
 
 func (p *Policy) check(k checker) {
 	oneOf(k, "floor", p.Floor, Floors...)
+	within(k, "history", p.History, 0, 10*365*24*time.Hour)
 	smartHost(k, p.SmartHost)
 	if p.SmartHostAuthFile != "" && len(p.smartHosts()) == 0 {
 		k.bad("smart_host_auth_file", "is set, and there is no smart_host")

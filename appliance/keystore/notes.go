@@ -65,6 +65,31 @@ func (r TLSResults) TLSResultDays(ctx context.Context) ([]tlsrpt.Day, error) {
 	return days, err
 }
 
+// History keeps past decisions in a vault: a bridge.HistoryStore.
+type History struct{ Vault *vault.Vault }
+
+const history = "history"
+
+// HistoryNames lists the batches.
+func (h History) HistoryNames(ctx context.Context) ([]string, error) {
+	return h.Vault.NoteNames(ctx, history)
+}
+
+// History returns a batch; nil when it is gone.
+func (h History) History(ctx context.Context, name string) ([]byte, error) {
+	return note(ctx, h.Vault, history, name)
+}
+
+// SetHistory keeps a batch.
+func (h History) SetHistory(ctx context.Context, name string, octets []byte) error {
+	return h.Vault.SetNote(ctx, history, name, octets)
+}
+
+// DropHistory forgets a batch.
+func (h History) DropHistory(ctx context.Context, name string) error {
+	return drop(ctx, h.Vault, history, name)
+}
+
 func note(ctx context.Context, v *vault.Vault, kind, name string) ([]byte, error) {
 	b, err := v.Note(ctx, kind, name)
 	if errors.Is(err, vault.ErrNotFound) {

@@ -211,7 +211,7 @@ func (d *demand) judge(state *tls.ConnectionState, roots *x509.CertPool, now tim
 	} else if err == nil {
 		rung = max(rung, Authentic)
 	}
-	if !rung.meets(d.floor) { // the demand was put together so that this cannot be
+	if !rung.Meets(d.floor) { // the demand was put together so that this cannot be
 		return refuse("5.7.4", d.host+" gives "+rung.String()+" only", "")
 	}
 	return rung, nil

@@ -110,10 +110,10 @@ type Mail struct {
 	DSN        smtpwire.DSN
 }
 
-// Send delivers one copy. Before the first octet of it goes to a server, decide is told which one, how it is protected and
-// why that is enough; when decide fails, nothing is sent and its error is returned. Other errors are ctx's and faults of
+// Send delivers one copy. Before the first octet of it goes to a server, decide is told by which rule and how
+// the session is protected; when decide fails, nothing is sent and its error is returned. Other errors are ctx's and faults of
 // ours; all that concerns the other side is in the Result.
-func (x *Exchanger) Send(ctx context.Context, m Mail, decide func(rule string) error) (queue.Result, error) {
+func (x *Exchanger) Send(ctx context.Context, m Mail, decide func(rule string, r Rung) error) (queue.Result, error) {
 	facts, err := smtpwire.Examine(m.Message.Reader())
 	if err != nil {
 		return queue.Result{}, fmt.Errorf("exchange: message: %w", err)

@@ -283,7 +283,7 @@ func TestDecide(t *testing.T) {
 	w := newWorld(t, zones("@ MX 10 mx", "mx A 192.0.2.1")...)
 	s := w.serve(t, "192.0.2.1", &mailServer{})
 	full := errors.New("disk full")
-	_, err := w.x.Send(within(t), letter(Opportunistic, bob), func(rule string) error {
+	_, err := w.x.Send(within(t), letter(Opportunistic, bob), func(rule string, _ Rung) error {
 		if rule != "to mx.bravo.test over clear (floor opportunistic)" {
 			t.Errorf("rule %q", rule)
 		}
@@ -743,7 +743,7 @@ func TestFloorNames(t *testing.T) {
 			t.Errorf("%v", f)
 		}
 	}
-	if _, ok := ParseFloor("none"); ok || Floor(99).String() != "?" || Rung(99).String() != "?" || Proven.meets(DIME) || Proven.meets(Hold) {
+	if _, ok := ParseFloor("none"); ok || Floor(99).String() != "?" || Rung(99).String() != "?" || Proven.Meets(DIME) || Proven.Meets(Hold) {
 		t.Error("a floor of no kind")
 	}
 }
@@ -772,7 +772,7 @@ func BenchmarkSend(b *testing.B) {
 			w.options.MaxMessages = messages
 			w.fresh(b)
 			for b.Loop() {
-				if r, err := w.x.Send(b.Context(), letter(DANE, bob), func(string) error { return nil }); err != nil || r.Class != queue.Done {
+				if r, err := w.x.Send(b.Context(), letter(DANE, bob), func(string, Rung) error { return nil }); err != nil || r.Class != queue.Done {
 					b.Fatal(r, err)
 				}
 			}

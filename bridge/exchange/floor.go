@@ -58,8 +58,8 @@ func (r Rung) String() string {
 // least is the lowest rung that a floor allows; what a floor without SMTP allows does not exist.
 var least = map[Floor]Rung{Opportunistic: Clear, TLS: Authentic, MTASTS: Strict, DANE: Proven}
 
-// meets tells whether a rung is high enough for a floor.
-func (r Rung) meets(f Floor) bool {
+// Meets tells whether a rung is high enough for a floor.
+func (r Rung) Meets(f Floor) bool {
 	low, ok := least[f]
 	return ok && r >= low
 }

@@ -19,7 +19,7 @@ type try struct {
 	*Exchanger
 	mail   Mail
 	facts  smtpwire.Facts
-	decide func(rule string) error
+	decide func(rule string, r Rung) error
 	probe  bool // stop where the message would begin
 
 	begun   time.Time
@@ -154,7 +154,7 @@ func (t *try) transact(ctx context.Context, d *demand, s *session) (outcome, err
 		out.failure = refused(d.host, err)
 		return out, nil
 	}
-	if err := t.decide(out.rule); err != nil {
+	if err := t.decide(out.rule, out.rung); err != nil {
 		t.pool.keep(s)
 		return outcome{}, err
 	}

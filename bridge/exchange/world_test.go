@@ -350,7 +350,7 @@ func (w *world) send(t testing.TB, m Mail) (got string, r queue.Result) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	rule := ""
-	r, err := w.x.Send(ctx, m, func(s string) error { rule = s; return nil })
+	r, err := w.x.Send(ctx, m, func(s string, _ Rung) error { rule = s; return nil })
 	if err != nil {
 		return err.Error(), r
 	}

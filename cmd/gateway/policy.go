@@ -23,6 +23,11 @@ var policyCommand = command{
 		usage:   "[--config FILE] [--json] --from ADDRESS --to ADDRESS [--size OCTETS] [--require-dime] [--require-tls] [--timeout TIME]",
 		example: "gateway policy explain --from alice@example.org --to bob@example.net",
 		run:     runPolicyExplain,
+	}, {
+		name: "replay", summary: "take the decisions of the past again under a changed [policy], and say which would be others; nobody is asked anything",
+		usage:   "[--config FILE] [--json] --since TIME --with FILE",
+		example: "gateway policy replay --since 168h --with /etc/dimegate/new.toml",
+		run:     runPolicyReplay,
 	}},
 }
 
