@@ -180,3 +180,27 @@ func (v *Vault) SetDoubt(ctx context.Context, address string, d Doubt) (Doubt, e
 	})
 	return stands, err
 }
+
+// ForgetPins removes all pins of an address, and the doubt, by an administrator's decision: its payload goes into the log in
+// the same commit. What is damaged is forgotten, too. ErrNotFound when there is nothing to forget.
+func (v *Vault) ForgetPins(ctx context.Context, address string, payload []byte, now time.Time) error {
+	token, k, err := v.pinToken(ctx, address)
+	if err != nil {
+		return err
+	}
+	k.Destroy()
+	return v.update(ctx, func(tx *Tx) error {
+		pins, err := tx.change(`DELETE FROM pins WHERE token = ?`, token)
+		if err != nil {
+			return err
+		}
+		doubts, err := tx.change(`DELETE FROM doubts WHERE token = ?`, token)
+		if err != nil {
+			return err
+		}
+		if pins+doubts == 0 {
+			return ErrNotFound
+		}
+		return v.attestKey(tx, LeafTrust, ID(token), payload, now)
+	})
+}

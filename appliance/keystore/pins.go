@@ -3,6 +3,7 @@ package keystore
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -60,6 +61,15 @@ func (p Pins) SetDoubt(ctx context.Context, address string, d trustful.Doubt) (t
 		return trustful.Doubt{}, err
 	}
 	return decodeDoubt(stands)
+}
+
+// Forget removes all that is known of an address, and logs the decision in the same commit. The log names the domain alone.
+func (p Pins) Forget(ctx context.Context, address string, d Decision, now time.Time) error {
+	payload, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return p.Vault.ForgetPins(ctx, address, payload, now)
 }
 
 // A pin's octets: version 1 ‖ how u8 ‖ accepted u64 in Unix milliseconds ‖ three fingerprints 64 each ‖ signet.

@@ -26,6 +26,7 @@ import (
 	"dimegate/dmtp/resolver"
 	"dimegate/dmtp/signet"
 	"dimegate/trustful"
+	"dimegate/vault"
 )
 
 var trustCommand = command{
@@ -45,8 +46,8 @@ var trustCommand = command{
 			run:     runTrustAccept,
 		},
 		{
-			name: "forget", summary: "forget a domain: it is met for the first time again; it is logged",
-			usage:   "[--config FILE] [--by WHO] --why TEXT DOMAIN",
+			name: "forget", summary: "forget a domain, or one user's keys: it is met for the first time again; it is logged",
+			usage:   "[--config FILE] [--by WHO] --why TEXT NAME",
 			example: `gateway trust forget --why "moved to another company" example.com`,
 			run:     runTrustForget,
 		},
@@ -419,9 +420,12 @@ func runTrustForget(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 	if err != nil {
 		return err
 	}
+	if dmtp.IsAddress(name) {
+		return a.forgetUser(ctx, std.out, *path, name)
+	}
 	domain, err := resolver.NormalDomain(name)
 	if err != nil {
-		return usagef("trust forget: %q is not a domain", name)
+		return usagef("trust forget: %q is neither a domain nor an address", name)
 	}
 	_, v, err := openSealed(ctx, *path)
 	if err != nil {
@@ -440,5 +444,27 @@ func runTrustForget(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 		return err
 	}
 	_, err = fmt.Fprintf(std.out, "%s: forgotten: the next meeting is the first\n", domain)
+	return err
+}
+
+// forgetUser forgets the keys of an address; the organisation's stay.
+func (a *acceptance) forgetUser(ctx context.Context, w io.Writer, path, name string) error {
+	address, err := trustful.Normal(name)
+	if err != nil {
+		return usagef("trust forget: %q is not an address", name)
+	}
+	_, v, err := openSealed(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	domain := address[strings.LastIndexByte(address, '@')+1:]
+	err = keystore.Pins{Vault: v.Vault}.Forget(ctx, address, keystore.Decision{Domain: domain, What: keystore.Forget + " a user", By: a.by, Why: a.why}, time.Now())
+	if errors.Is(err, vault.ErrNotFound) {
+		return fmt.Errorf("%s: nothing is pinned", address)
+	} else if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s: forgotten: the next meeting is the first\n", address)
 	return err
 }

@@ -144,4 +144,20 @@ func TestTrustUser(t *testing.T) {
 	if _, err := a.user(t.Context(), c, v, "bob@alpha.test"); err == nil {
 		t.Error("accepted one who is not there")
 	}
+	leaves, err := v.LogSize(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []int{0, 1} { // forgotten once, then there is nothing
+		code, out, errs := cli(t, "trust", "forget", "--config", path, "--why", "new computer", "Alice@alpha.test")
+		if code != want || (want == 0) != strings.Contains(out, "alice@alpha.test: forgotten") || (want == 1) != strings.Contains(errs, "nothing is pinned") {
+			t.Errorf("time %d: exit %d: %s%s", i, code, out, errs)
+		}
+	}
+	if list, doubt, err := (keystore.Pins{Vault: v.Vault}).Pins(t.Context(), "alice@alpha.test"); err != nil || len(list) > 0 || doubt != nil {
+		t.Errorf("%d pins left, doubt %v, %v", len(list), doubt, err)
+	}
+	if n, err := v.LogSize(t.Context()); err != nil || n != leaves+1 {
+		t.Errorf("%d leaves more, %v", n-leaves, err)
+	}
 }
