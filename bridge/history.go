@@ -43,7 +43,7 @@ type HistoryStore interface {
 
 // Bounds of a History.
 const (
-	historyBatch   = 1000   // decisions in one batch, about 300 KB
+	historyBatch   = 250    // decisions in one batch, at most 4 KB each
 	historyPending = 50_000 // decisions that wait for Flush; beyond, the oldest are forgotten
 )
 
