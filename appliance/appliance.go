@@ -233,10 +233,15 @@ func (a *Appliance) domains() []string {
 	return list
 }
 
+// firewall is what takes fields out of mail from outside.
+func firewall(c *config.Config) handoff.Firewall {
+	return handoff.Firewall{AuthServIDs: []string{c.Hostname}, KeepExchange: c.Handoff.Exchange == "keep"}
+}
+
 func (a *Appliance) makeInbound() error {
 	a.inbound = bridge.NewInbound(bridge.InboundOptions{
 		Opener: opener{a.keeper, a.resolver}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now},
-		Firewall: handoff.Firewall{AuthServIDs: []string{a.config.Hostname}}, Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
+		Firewall: firewall(a.config), Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
 	})
 	return nil
 }

@@ -199,6 +199,7 @@ func (i *Inbound) Exempted() []netip.Prefix { return prefixes(i.Exempt) }
 func (h *Handoff) check(k checker) {
 	address(k, "address", h.Address)
 	oneOf(k, "starttls", h.StartTLS, "off", "opportunistic", "required")
+	oneOf(k, "exchange_fields", h.Exchange, "remove", "keep")
 	count(k, "max_sessions", h.MaxSessions, 1, 10_000)
 	within(k, "timeout", h.Timeout, 10*time.Second, 8*time.Minute)
 }

@@ -87,12 +87,13 @@ type Certificate struct {
 
 // Handoff is the [handoff] table: the way to the inner mail servers.
 type Handoff struct {
-	Address     string        `toml:"address"`      // host:port; default 127.0.0.1:25
-	LMTP        bool          `toml:"lmtp"`         // default false
-	StartTLS    string        `toml:"starttls"`     // off, opportunistic or required (with a certificate that tls.ca_file proves); default opportunistic
-	CallAhead   bool          `toml:"call_ahead"`   // ask the inner server whether a recipient exists; default true
-	MaxSessions int           `toml:"max_sessions"` // at one time, each server; default 20
-	Timeout     time.Duration `toml:"timeout"`      // the answer to a message; default 8m, at most 8m (the origin waits 10m)
+	Address     string        `toml:"address"`         // host:port; default 127.0.0.1:25
+	LMTP        bool          `toml:"lmtp"`            // default false
+	StartTLS    string        `toml:"starttls"`        // off, opportunistic or required (with a certificate that tls.ca_file proves); default opportunistic
+	CallAhead   bool          `toml:"call_ahead"`      // ask the inner server whether a recipient exists; default true
+	Exchange    string        `toml:"exchange_fields"` // from outside, that only Exchange believes: remove or keep; default remove
+	MaxSessions int           `toml:"max_sessions"`    // at one time, each server; default 20
+	Timeout     time.Duration `toml:"timeout"`         // the answer to a message; default 8m, at most 8m (the origin waits 10m)
 }
 
 // DNS is the [dns] table.
@@ -192,6 +193,7 @@ func Default() *Config {
 			Address:     "127.0.0.1:25",
 			StartTLS:    "opportunistic",
 			CallAhead:   true,
+			Exchange:    "remove",
 			MaxSessions: 20,
 			Timeout:     8 * time.Minute,
 		},

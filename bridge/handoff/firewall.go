@@ -3,6 +3,7 @@ package handoff
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 
 	"dimegate/bridge/translate"
@@ -17,11 +18,17 @@ type Firewall struct {
 	// AuthServIDs are the authentication service identifiers of the gateway and the inner servers: Authentication-Results
 	// that claim one of them are forged (RFC 8601 §5). Lower case.
 	AuthServIDs []string
+	// KeepExchange leaves the fields that only Exchange believes: for inner servers that are none.
+	KeepExchange bool
 }
 
-// outside are the prefixes of fields that mean something only when they were added inside. The fields by which Exchange finds
+// outside are the prefixes of fields that mean something only when they were added inside, exchange those of them that mean
+// something to Exchange. The fields by which Exchange finds
 // loops (X-MS-Exchange-ForwardingLoop, X-MS-Exchange-Inbox-Rules-Loop, X-EOPAttributedMessage) do not begin so, and stay.
-var outside = []string{"X-DIME", "X-MS-Exchange-Organization-", "X-MS-Exchange-CrossPremises-"}
+var (
+	outside  = []string{"X-DIME"}
+	exchange = []string{"X-MS-Exchange-Organization-", "X-MS-Exchange-CrossPremises-"}
+)
 
 // Filter removes such fields from a message that came from outside, and tells which.
 func (fw Firewall) Filter(m translate.Message) (translate.Message, []translate.Change, error) {
@@ -29,12 +36,8 @@ func (fw Firewall) Filter(m translate.Message) (translate.Message, []translate.C
 		return translate.Message{}, nil, ErrHiddenHeader
 	}
 	m, gone := translate.Without(m, func(f translate.Field) bool {
-		for _, p := range outside {
-			if f.HasPrefix(p) {
-				return true
-			}
-		}
-		return f.Is("Authentication-Results") && fw.ours(f.Value())
+		return slices.ContainsFunc(outside, f.HasPrefix) || !fw.KeepExchange && slices.ContainsFunc(exchange, f.HasPrefix) ||
+			f.Is("Authentication-Results") && fw.ours(f.Value())
 	})
 	return m, gone, nil
 }

@@ -31,6 +31,11 @@ func TestFirewall(t *testing.T) {
 				t.Errorf("%q is gone", keep)
 			}
 		}
+		kept := wall
+		kept.KeepExchange = true
+		if _, gone, err = kept.Filter(translate.Split(m.Raw)); err != nil || !reflect.DeepEqual(gone, want[2:]) {
+			t.Errorf("without Exchange: removed %+v, %v", gone, err)
+		}
 		return
 	}
 	t.Error("no message exchange-headers")

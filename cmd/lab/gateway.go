@@ -58,6 +58,9 @@ permit = ["127.0.0.0/8"]
 [policy]
 floor = "dime"
 
+[handoff]
+exchange_fields = "keep"
+
 [dns]
 resolvers = [%[5]q]
 trust_anchor_file = %[6]q
