@@ -31,6 +31,13 @@ var auditCommand = command{
 			example: "gateway audit checkpoint > /media/usb/checkpoint-2026-11-01",
 			run:     runAuditCheckpoint,
 		},
+		{
+			name: "reconcile", summary: "count every recipient who was ever accepted: delivered, bounced, dropped, held or queued, and none missing",
+			usage:   "[--config FILE] [--json]",
+			example: "gateway audit reconcile",
+			run:     runAuditReconcile,
+		},
+		auditProveCommand,
 	},
 }
 
