@@ -56,13 +56,21 @@ func (a *Appliance) Run(ctx context.Context) error {
 	return nil
 }
 
-// checkpoints signs the log while it grows.
+// checkpoints signs the log while it grows, and has the witnesses cosign it.
 func (a *Appliance) checkpoints(ctx context.Context) error {
 	key, err := audit.VaultKey(ctx, a.vault.Vault)
 	if err != nil {
 		return err
 	}
-	return audit.New(a.vault.Vault, key).Run(ctx, a.Log)
+	var witnesses []*audit.RemoteWitness
+	for i, text := range a.config.Audit.Witnesses {
+		w, err := NewRemoteWitness(text)
+		if err != nil {
+			return fmt.Errorf("audit.witnesses[%d]: %w", i+1, err)
+		}
+		witnesses = append(witnesses, w)
+	}
+	return audit.New(a.vault.Vault, key).Run(ctx, a.Log, witnesses...)
 }
 
 // sweepEvery is how often what has had its time is destroyed or closed.

@@ -252,6 +252,17 @@ func (v *Vault) SaveCheckpoint(ctx context.Context, c Checkpoint) error {
 	})
 }
 
+// CosignCheckpoint replaces the note of a checkpoint by itself with more signatures; ErrNotFound when there is none.
+func (v *Vault) CosignCheckpoint(ctx context.Context, size int64, note []byte) error {
+	return v.update(ctx, func(tx *Tx) error {
+		n, err := tx.change(`UPDATE checkpoints SET note = ? WHERE size = ?`, note, size)
+		if err == nil && n == 0 {
+			err = ErrNotFound
+		}
+		return err
+	})
+}
+
 // Checkpoints reads at most n checkpoints of more than after leaves, in order.
 func (v *Vault) Checkpoints(ctx context.Context, after int64, n int) ([]Checkpoint, error) {
 	var list []Checkpoint

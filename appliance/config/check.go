@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -80,6 +81,7 @@ func (c *Config) Check() error {
 	}
 	c.Policy.check(k.at("policy."))
 	c.Queue.check(k.at("queue."))
+	c.Audit.check(k.at("audit."))
 	c.checkHealth(k.at("health."))
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -533,4 +535,14 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+func (a *Audit) check(k checker) {
+	for i, w := range a.Witnesses {
+		text, key, ok := strings.Cut(w, " ")
+		u, err := url.Parse(text)
+		if !ok || err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || strings.Count(key, "+") < 2 {
+			k.bad(fmt.Sprintf("witnesses[%d]", i+1), "is not \"URL KEY\": the key is what \"gateway witness init\" printed")
+		}
+	}
 }

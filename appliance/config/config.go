@@ -34,6 +34,7 @@ type Config struct {
 	Vault         Vault          `toml:"vault"`
 	Policy        Policy         `toml:"policy"`
 	Queue         Queue          `toml:"queue"`
+	Audit         Audit          `toml:"audit"`
 	Health        Health         `toml:"health"`
 	Log           Log            `toml:"log"`
 }
@@ -157,6 +158,11 @@ type Queue struct {
 	MinFree     int64           `toml:"min_free_octets"` // on the data folder's file system; below it 452; default 268435456
 }
 
+// Audit is the [audit] table: who vouches for the log beside this host.
+type Audit struct {
+	Witnesses []string `toml:"witnesses"` // "URL KEY" of each, as "gateway witness init" prints the key; default none
+}
+
 // Health is the [health] table: /livez and /readyz, on loopback only.
 type Health struct {
 	Listen string `toml:"listen"` // default 127.0.0.1:8026; empty: none
@@ -209,6 +215,7 @@ func Default() *Config {
 			Workers: 20,
 			MinFree: 256 << 20,
 		},
+		Audit:  Audit{Witnesses: []string{}},
 		Health: Health{Listen: "127.0.0.1:8026"},
 		Log:    Log{Format: "text", Level: "info"},
 	}

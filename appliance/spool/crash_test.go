@@ -326,7 +326,7 @@ func (c *crash) check() (duplicates int) {
 	disk := testvault.Vault{Dir: filepath.Join(c.dir, "vault"), Keys: filepath.Join(c.dir, "keys")}
 	v := disk.Open(c.t, vault.Options{})
 	defer v.Close()
-	r, err := audit.Verify(c.t.Context(), v, "")
+	r, err := audit.Verify(c.t.Context(), v, "", nil)
 	if err != nil {
 		c.t.Error(err)
 	}

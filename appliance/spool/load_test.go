@@ -93,7 +93,7 @@ func TestThousandAtOnce(t *testing.T) {
 	if left, err := q.List(t.Context(), "", "", n); err != nil || len(left) != 0 || delivered.Load() != n {
 		t.Errorf("%d left, %d delivered, %v", len(left), delivered.Load(), err)
 	}
-	r, err := audit.Verify(t.Context(), v, "")
+	r, err := audit.Verify(t.Context(), v, "", nil)
 	if err != nil || r.Types[vault.LeafIntake] != n || r.Types[vault.LeafDelivered] != n {
 		t.Errorf("%+v, %v", r, err)
 	}

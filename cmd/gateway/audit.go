@@ -9,8 +9,12 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
+	"dimegate/appliance/config"
 	"dimegate/vault"
 	"dimegate/vault/audit"
 )
@@ -21,7 +25,7 @@ var auditCommand = command{
 	sub: []command{
 		{
 			name: "verify", summary: "recompute the whole log and compare it with every checkpoint",
-			usage:   "[--config FILE] [--checkpoint FILE] [--key TEXT] [--json]",
+			usage:   "[--config FILE] [--checkpoint FILE] [--key TEXT] [--witness KEY ...] [--json]",
 			example: "gateway audit verify --checkpoint /media/usb/checkpoint-2026-11-01",
 			run:     runAuditVerify,
 		},
@@ -47,7 +51,9 @@ type auditReport struct {
 	Size        int64            `json:"size"`
 	Root        string           `json:"root,omitempty"`
 	Checkpoints int              `json:"checkpoints"`
-	Signed      int64            `json:"signed"` // leaves under the last checkpoint that agrees
+	Signed      int64            `json:"signed"`      // leaves under the last checkpoint that agrees
+	Cosigned    int64            `json:"cosigned"`    // leaves under the last one that a witness cosigned
+	Unprotected int64            `json:"unprotected"` // leaves behind it: this host alone vouches for them
 	Leaves      map[string]int64 `json:"leaves,omitempty"`
 	Leaf        *int64           `json:"leaf,omitempty"` // the first bad one, where one can be named
 	Reason      string           `json:"reason,omitempty"`
@@ -58,10 +64,22 @@ func runAuditVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 	kept := fs.String("checkpoint", "", "a checkpoint that was kept elsewhere: `FILE`")
 	key := fs.String("key", "", "the log's public key, `TEXT`; default: by the host seal")
 	asJSON := fs.Bool("json", false, "print JSON")
+	var witnesses []note.Verifier
+	fs.Func("witness", "a witness's public `KEY`; may be repeated; default: those of the configuration", func(s string) error {
+		v, err := audit.ParseWitness(s)
+		witnesses = append(witnesses, v)
+		return err
+	})
 	if rest, err := parse(fs, args); err != nil {
 		return err
 	} else if len(rest) > 0 {
 		return usagef("audit verify: takes no operand")
+	}
+	if len(witnesses) == 0 {
+		var err error
+		if witnesses, err = configuredWitnesses(*path); err != nil {
+			return err
+		}
 	}
 	v, verifier, err := openLog(ctx, *path, *key)
 	if err != nil {
@@ -80,8 +98,25 @@ func runAuditVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 		}
 		trees = append(trees, tree)
 	}
-	r, err := audit.Verify(ctx, v, verifier, trees...)
+	r, err := audit.Verify(ctx, v, verifier, witnesses, trees...)
 	return reportAudit(std.out, r, err, *asJSON)
+}
+
+// configuredWitnesses are the keys of audit.witnesses.
+func configuredWitnesses(path string) (list []note.Verifier, err error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	for i, text := range c.Audit.Witnesses {
+		_, key, _ := strings.Cut(text, " ")
+		v, err := audit.ParseWitness(key)
+		if err != nil {
+			return nil, usagef("audit.witnesses[%d]: %w", i+1, err)
+		}
+		list = append(list, v)
+	}
+	return list, nil
 }
 
 // openLog opens the vault beside the gateway, with the key by which checkpoints are checked: without a key given it is
@@ -104,7 +139,7 @@ func openLog(ctx context.Context, path, key string) (*vault.Vault, string, error
 }
 
 func reportAudit(w io.Writer, r audit.Report, err error, asJSON bool) error {
-	out := auditReport{OK: err == nil, Size: r.Size, Checkpoints: r.Checkpoints, Signed: r.Signed, Leaves: map[string]int64{}}
+	out := auditReport{OK: err == nil, Size: r.Size, Checkpoints: r.Checkpoints, Signed: r.Signed, Cosigned: r.Cosigned, Unprotected: r.Size - r.Cosigned, Leaves: map[string]int64{}}
 	if f, ok := errors.AsType[*audit.Fault](err); ok {
 		out.Reason = f.Reason
 		if f.Leaf >= 0 {
@@ -128,6 +163,7 @@ func reportAudit(w io.Writer, r audit.Report, err error, asJSON bool) error {
 		}
 	case err == nil:
 		fmt.Fprintf(w, "%s, chain ok, %d under %s\n", count(out.Size, "entry", "entries"), out.Signed, count(int64(out.Checkpoints), "checkpoint", "checkpoints"))
+		fmt.Fprintf(w, "%s by a witness; %s protected by nobody but this host\n", count(out.Cosigned, "entry is cosigned", "entries are cosigned"), count(out.Unprotected, "entry is", "entries are"))
 		for _, name := range slices.Sorted(maps.Keys(out.Leaves)) {
 			fmt.Fprintf(w, "%8d  %s\n", out.Leaves[name], name)
 		}

@@ -49,6 +49,7 @@ var commands = []command{
 	policyCommand,
 	queueCommand,
 	auditCommand,
+	witnessCommand,
 	versionCommand,
 }
 

@@ -33,6 +33,7 @@ type Source interface {
 	Checkpoints(ctx context.Context, after int64, n int) ([]vault.Checkpoint, error)
 	LastCheckpoint(ctx context.Context) (vault.Checkpoint, error)
 	SaveCheckpoint(ctx context.Context, c vault.Checkpoint) error
+	CosignCheckpoint(ctx context.Context, size int64, note []byte) error
 }
 
 // Origin is the name of a vault's log, in checkpoints and in its key.
@@ -199,14 +200,17 @@ func (l *Log) grown(ctx context.Context, last vault.Checkpoint, size int64) erro
 // Every is how often Run looks for leaves to sign.
 const Every = 10 * time.Second
 
-// Run signs a checkpoint when the log has grown, every 10 seconds at most, and once more at the end of ctx. It returns
-// nil then; trouble is logged and tried again.
-func (l *Log) Run(ctx context.Context, log *slog.Logger) error {
+// Run signs a checkpoint when the log has grown, every 10 seconds at most, and has the witnesses cosign it; and once more at
+// the end of ctx, without them. It returns nil then; trouble is logged and tried again.
+func (l *Log) Run(ctx context.Context, log *slog.Logger, witnesses ...*RemoteWitness) error {
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
 	for {
 		if _, err := l.Checkpoint(context.WithoutCancel(ctx), time.Now()); err != nil {
 			log.LogAttrs(ctx, slog.LevelError, "checkpoint", slog.Any("error", err))
+		}
+		for _, w := range witnesses {
+			w.report(ctx, log, l.Cosign(ctx, w), time.Now())
 		}
 		select {
 		case <-ctx.Done():

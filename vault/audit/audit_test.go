@@ -101,7 +101,7 @@ func TestVerify(t *testing.T) {
 	for _, n := range []int{0, 1, 2, 3, 7, 8, 9, 64, 100} {
 		w := newWorld(t, n, 3, 64)
 		w.checkpoint(t)
-		r, err := audit.Verify(t.Context(), w.Vault, w.key.Verifier(), w.kept...)
+		r, err := audit.Verify(t.Context(), w.Vault, w.key.Verifier(), nil, w.kept...)
 		if err != nil || r.Size != int64(n) || r.Types[vault.LeafKeyMade] != int64(n) || n > 0 && (r.Signed != int64(n) || r.Root != w.kept[len(w.kept)-1].Root) {
 			t.Errorf("%d leaves: %+v, %v", n, r, err)
 		}
@@ -187,7 +187,7 @@ func TestTampering(t *testing.T) {
 			w := newWorld(t, n, 8, 16)
 			kept := w.kept
 			tt.do(t, w)
-			_, err := audit.Verify(t.Context(), w.Vault, w.key.Verifier())
+			_, err := audit.Verify(t.Context(), w.Vault, w.key.Verifier(), nil)
 			f, isFault := errors.AsType[*audit.Fault](err)
 			switch {
 			case tt.leaf == -2 && err != nil:
@@ -197,7 +197,7 @@ func TestTampering(t *testing.T) {
 			case tt.leaf >= -1 && (!isFault || f.Leaf != tt.leaf || !strings.Contains(f.Reason, tt.says)):
 				t.Errorf("%v, want leaf %d, %q", err, tt.leaf, tt.says)
 			}
-			_, err = audit.Verify(t.Context(), w.Vault, w.key.Verifier(), kept...)
+			_, err = audit.Verify(t.Context(), w.Vault, w.key.Verifier(), nil, kept...)
 			if kept := name != "unsigned leaf and tree"; kept != (err != nil) {
 				t.Errorf("with the checkpoint kept elsewhere: %v", err)
 			}
@@ -284,7 +284,7 @@ func TestParseCheckpoint(t *testing.T) {
 func BenchmarkVerify(b *testing.B) {
 	w := newWorld(b, 1000)
 	for b.Loop() {
-		if _, err := audit.Verify(b.Context(), w.Vault, ""); err != nil {
+		if _, err := audit.Verify(b.Context(), w.Vault, "", nil); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"dimegate/vault"
@@ -28,6 +29,7 @@ type Report struct {
 	Root        tlog.Hash
 	Checkpoints int   // that agree
 	Signed      int64 // leaves under the last of them
+	Cosigned    int64 // leaves under the last of them that a witness cosigned; those behind it are protected by nobody else
 	Types       map[vault.LeafType]int64
 }
 
@@ -35,15 +37,15 @@ type Report struct {
 const verifyBatch = 1000
 
 // Verify reads every leaf, computes the tree anew and compares each hash that the log keeps and each checkpoint that it
-// gave out. When verifier is not empty the checkpoints' signatures are checked, too. Kept are checkpoints from elsewhere,
+// gave out. When verifier is not empty the checkpoints' signatures are checked, too, and what the witnesses cosigned is counted. Kept are checkpoints from elsewhere,
 // as parsed: what the host may have changed together with its log is found by them. It returns the first *Fault.
 // Memory: a batch of leaves.
-func Verify(ctx context.Context, src Source, verifier string, kept ...Tree) (Report, error) {
+func Verify(ctx context.Context, src Source, verifier string, witnesses []note.Verifier, kept ...Tree) (Report, error) {
 	size, err := src.LogSize(ctx)
 	if err != nil {
 		return Report{}, err
 	}
-	v := verification{src: src, verifier: verifier, kept: kept, edge: map[int64]tlog.Hash{}, r: Report{Types: map[vault.LeafType]int64{}}}
+	v := verification{src: src, verifier: verifier, witnesses: witnesses, kept: kept, edge: map[int64]tlog.Hash{}, r: Report{Types: map[vault.LeafType]int64{}}}
 	if err := v.checkKept(size); err != nil {
 		return Report{}, err
 	}
@@ -69,11 +71,12 @@ func Verify(ctx context.Context, src Source, verifier string, kept ...Tree) (Rep
 }
 
 type verification struct {
-	src      Source
-	verifier string
-	kept     []Tree
-	edge     map[int64]tlog.Hash // the hashes that later ones are made of
-	r        Report
+	src       Source
+	verifier  string
+	witnesses []note.Verifier
+	kept      []Tree
+	edge      map[int64]tlog.Hash // the hashes that later ones are made of
+	r         Report
 }
 
 func (v *verification) checkKept(size int64) error {
@@ -184,7 +187,13 @@ func (v *verification) checkpoint(c vault.Checkpoint) error {
 	if t.Size != c.Size || t.Origin != Origin(v.src.Archive()) {
 		return &Fault{Leaf: -1, Reason: fmt.Sprintf("the checkpoint of %d leaves is another's", c.Size)}
 	}
-	return v.same(t)
+	if err := v.same(t); err != nil {
+		return err
+	}
+	if len(Cosigned(c.Note, v.witnesses)) > 0 {
+		v.r.Cosigned = t.Size
+	}
+	return nil
 }
 
 // same compares the tree as computed up to here.
