@@ -17,10 +17,8 @@ import (
 func TestAuditReconcile(t *testing.T) {
 	path, ids := initQueue(t, "held@x.example", "dropped@x.example", "failed@x.example", "waits@x.example", "stolen@y.example")
 	for _, args := range [][]string{{"hold", ids[0]}, {"drop", ids[1]}, {"fail", ids[2]}} {
-		if code, _, errs := cli(t, append([]string{"queue", args[0], "--config", path, "--why", "test"}, args[1:]...)...); code != 0 {
-			if code, _, errs = cli(t, append([]string{"queue", args[0], "--config", path}, args[1:]...)...); code != 0 {
-				t.Fatal(args, errs)
-			}
+		if code, _, errs := cli(t, "queue", args[0], "--config", path, args[1]); code != 0 {
+			t.Fatal(args, errs)
 		}
 	}
 	reconcile := func(exit int, want audit.Reconciliation) {
