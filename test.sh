@@ -20,6 +20,7 @@ postfix:postfix postmap:postfix-lmdb smtp-sink:postfix
 dovecot:dovecot-imapd dovecot:dovecot-lmtpd
 unbound:unbound
 nsd:nsd ldns-signzone:ldnsutils
+softhsm2-util:softhsm2
 swaks:swaks swaks:libnet-ssleay-perl
 exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
 "
@@ -28,7 +29,8 @@ exim=/usr/local/sbin/exim4
 # what a package is for, where its name does not say it
 reason() {
   case $1 in
-    gcc|libc6-dev) echo "the race detector" ;;
+    gcc|libc6-dev) echo "the race detector, and gateway-pkcs11" ;;
+    softhsm2) echo "the token of the PKCS#11 seal" ;;
     postfix*) echo "the mail servers at both ends of the line" ;;
     dovecot*) echo "the mailbox at the end of the line" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;

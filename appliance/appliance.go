@@ -93,9 +93,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	}
 	a.vault.KeepFree(c.Queue.MinFree)
 	a.known = keystore.DomainPins{Vault: a.vault.Vault}
-	for _, name := range a.vault.Missing {
-		o.Log.Warn("a seal does not open; another one did", "seal", name)
-	}
+	a.warnLost(a.vault.Missing)
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}

@@ -47,6 +47,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	start("checkpoints", a.checkpoints)
 	start("counts", a.flush)
 	start("sweep", a.sweep)
+	start("seals", a.watchSeals)
 	<-ctx.Done()
 	parts.Wait()
 	a.inbound.Wait()

@@ -51,6 +51,9 @@ const (
 
 	// An administrator's decision about another organisation. Subject: of its note. Public: zeros.
 	LeafTrust LeafType = 64
+
+	// A seal was added or removed, or a role's root key replaced. Subject: of the role. Public: zeros.
+	LeafSeal LeafType = 80
 )
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
@@ -61,7 +64,7 @@ var leafNames = map[LeafType]string{
 	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
-	LeafTrust: "trust",
+	LeafTrust: "trust", LeafSeal: "seal",
 }
 
 func (t LeafType) String() string {

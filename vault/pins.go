@@ -9,9 +9,13 @@ import (
 	"time"
 )
 
+func (v *Vault) namedLabel(name string) []byte {
+	return Label("named key", name, string(v.archive[:]))
+}
+
 // NamedKey returns the vault's own key of a name, made at first use and kept under the host seal. The caller destroys it.
 func (v *Vault) NamedKey(ctx context.Context, name string) (Secret, error) {
-	label := Label("named key", name, string(v.archive[:]))
+	label := v.namedLabel(name)
 	var wrap []byte
 	err := v.queryRow(ctx, `SELECT wrap FROM named_keys WHERE name = ?`, []any{name}, &wrap)
 	if errors.Is(err, ErrNotFound) {

@@ -30,13 +30,13 @@ func (r Role) String() string {
 	return "unknown"
 }
 
-// A Seal keeps a root key: what it wraps it alone can unwrap, under the same label. KeyFile and Passphrase are seals; a
-// TPM, a PKCS#11 token or a remote key service can be. It is used at start and when seals are added, not for each mail.
+// A Seal keeps a root key: what it wraps it alone can unwrap, under the same label. KeyFile and Passphrase are seals; the
+// package seals has those that are elsewhere. It is used at start and when seals are added, not for each mail.
 type Seal interface {
 	Kind() string // what it is: "keyfile", "passphrase"
 	ID() string   // tells it from others of its kind; public, may be empty
 	Wrap(ctx context.Context, key Secret, label []byte) ([]byte, error)
-	Unwrap(ctx context.Context, blob, label []byte) (Secret, error) // ErrWrongKey when the blob is not its own
+	Unwrap(ctx context.Context, blob, label []byte) (Secret, error) // ErrWrongKey when the blob is not its own, ErrAway
 }
 
 // rootID names a root key: the first 8 octets of a digest of it.
@@ -53,15 +53,23 @@ type Root struct {
 	role    Role
 	newest  rootID
 	keys    map[rootID]Secret
-	missing []string
+	missing []MissingSeal
 }
+
+// A MissingSeal is one that the header has and that did not open it.
+type MissingSeal struct {
+	Kind, ID string
+	Why      error // ErrNotGiven, ErrAway, ErrWrongKey, …
+}
+
+func (m MissingSeal) String() string { return sealName(m.Kind, m.ID) }
 
 // Role says what the root is for.
 func (r *Root) Role() Role { return r.role }
 
-// Missing names the seals of the header that were not given, or did not open it: "passphrase boot". They are a warning:
-// what is lost there is a way in, not a key.
-func (r *Root) Missing() []string { return r.missing }
+// Missing lists the seals of the header that were not given, or did not open it. They are a warning: what is lost there is
+// a way in, not a key.
+func (r *Root) Missing() []MissingSeal { return r.missing }
 
 // Destroy clears the root keys.
 func (r *Root) Destroy() {
@@ -129,6 +137,20 @@ func box(kek Secret, context string, prefix, label []byte, key Secret) []byte {
 	rand.Read(b)
 	return boxAEAD(kek, b[:saltSize], context, prefix, label).Seal(b, make([]byte, nonceSize), key.raw(), nil)
 }
+
+// Box encrypts key under a key of a seal's own, bound to context, prefix and label; Unbox is its inverse. They are for
+// seals in other packages: the derivation draws a salt, so that a key can be used any number of times. BoxSize octets.
+func Box(kek Secret, context string, prefix, label []byte, key Secret) []byte {
+	return box(kek, context, prefix, label, key)
+}
+
+// Unbox gives ErrWrongKey when anything differs from what Box took, and ErrCorrupt for another length.
+func Unbox(kek Secret, context string, prefix, label, b []byte) (Secret, error) {
+	return unbox(kek, context, prefix, label, b)
+}
+
+// BoxSize is the length of what Box returns, in octets.
+const BoxSize = boxSize
 
 func unbox(kek Secret, context string, prefix, label, b []byte) (Secret, error) {
 	if len(b) != boxSize {

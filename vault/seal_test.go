@@ -62,7 +62,11 @@ func TestAnySealOpens(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := r.Missing(); !slices.Equal(got, missing[name]) {
+			var got []string
+			for _, m := range r.Missing() {
+				got = append(got, m.String())
+			}
+			if !slices.Equal(got, missing[name]) {
 				t.Errorf("missing %q, want %q", got, missing[name])
 			}
 			if got, err := r.Unwrap(wrap, vault.Label("record", "1")); err != nil || !got.Equal(key) {

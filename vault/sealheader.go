@@ -97,8 +97,8 @@ func OpenSeal(ctx context.Context, path string, role Role, seals ...Seal) (*Root
 			key, err := e.open(ctx, role, id, seals)
 			if err != nil {
 				reasons = append(reasons, fmt.Errorf("%s: %w", e.name(), err))
-				if !slices.Contains(r.missing, e.name()) {
-					r.missing = append(r.missing, e.name())
+				if !slices.ContainsFunc(r.missing, func(m MissingSeal) bool { return m.Kind == e.Kind && m.ID == e.ID }) {
+					r.missing = append(r.missing, MissingSeal{e.Kind, e.ID, err})
 				}
 				continue
 			}
@@ -116,12 +116,12 @@ func OpenSeal(ctx context.Context, path string, role Role, seals ...Seal) (*Root
 	return r, nil
 }
 
-// errNotGiven is why an entry stayed closed when no seal of its kind and id was given.
-var errNotGiven = errors.New("not given")
+// ErrNotGiven is why an entry stayed closed when no seal of its kind and id was given.
+var ErrNotGiven = errors.New("not given")
 
 // open tries each seal that could have made the entry.
 func (e SealEntry) open(ctx context.Context, role Role, id rootID, seals []Seal) (Secret, error) {
-	err := errNotGiven
+	err := ErrNotGiven
 	for _, s := range seals {
 		if s.Kind() != e.Kind || s.ID() != e.ID {
 			continue
@@ -240,6 +240,11 @@ func parseSealHeader(b []byte) (*SealHeader, error) {
 		}
 	}
 	return &h, nil
+}
+
+// Has reports whether the newest root key is wrapped by a seal of this kind and id.
+func (h *SealHeader) Has(kind, id string) bool {
+	return slices.ContainsFunc(h.Roots[0].Entries, func(e SealEntry) bool { return e.Kind == kind && e.ID == id })
 }
 
 func (h *SealHeader) encode() []byte {

@@ -23,12 +23,13 @@ import (
 var (
 	ErrNotFound  = errors.New("vault: not found")
 	ErrExists    = errors.New("vault: exists already")
-	ErrChanged   = errors.New("vault: changed meanwhile")        // what the caller saw is no longer so
-	ErrFull      = errors.New("vault: no space left")            // 452 4.3.1
-	ErrSealed    = errors.New("vault: no seal opens it")         // no seal, or none of those that were given
-	ErrWrongKey  = errors.New("vault: sealed under another key") // or under another label
-	ErrCorrupt   = errors.New("vault: damaged")                  // the octets are not those that were sealed
-	ErrTruncated = errors.New("vault: cut short")                // a sealed stream without its end
+	ErrChanged   = errors.New("vault: changed meanwhile")          // what the caller saw is no longer so
+	ErrFull      = errors.New("vault: no space left")              // 452 4.3.1
+	ErrSealed    = errors.New("vault: no seal opens it")           // no seal, or none of those that were given
+	ErrAway      = errors.New("vault: the seal cannot be reached") // a token, a key service: it may be back soon
+	ErrWrongKey  = errors.New("vault: sealed under another key")   // or under another label
+	ErrCorrupt   = errors.New("vault: damaged")                    // the octets are not those that were sealed
+	ErrTruncated = errors.New("vault: cut short")                  // a sealed stream without its end
 	ErrClosed    = errors.New("vault: closed")
 	ErrLocked    = errors.New("vault: in use by another gateway process")
 	ErrDestroyed = errors.New("vault: key is destroyed")

@@ -76,9 +76,8 @@ func (c *Config) Check() error {
 	c.DNS.check(k.at("dns."))
 	c.Vault.HostSeal.check(k.at("vault.host_seal."))
 	c.Vault.SigningSeal.check(k.at("vault.signing_seal."))
-	if c.Vault.HostSeal == c.Vault.SigningSeal {
-		k.bad("vault.signing_seal", "is the host seal: signing keys need a seal of their own")
-	}
+	c.Vault.checkApart(k)
+	within(k, "vault.check_seals", c.Vault.CheckSeals, time.Second, 24*time.Hour)
 	c.Policy.check(k.at("policy."))
 	c.Queue.check(k.at("queue."))
 	c.Audit.check(k.at("audit."))
@@ -225,11 +224,49 @@ func (d *DNS) check(k checker) {
 }
 
 func (s *Seal) check(k checker) {
-	switch {
-	case s.KeyFile == "" && s.PassphraseFile == "":
-		k.bad("key_file", "neither key_file nor passphrase_file is set")
-	case s.KeyFile != "" && s.PassphraseFile != "":
-		k.bad("key_file", "is set beside passphrase_file: this version opens a seal by one of them")
+	if s.Ways() == 0 {
+		k.bad("key_file", "nothing is set that could open the seal")
+	}
+	if strings.ContainsAny(s.Credential, "/\x00") || s.Credential == "." || s.Credential == ".." {
+		k.bad("credential", "is a name, not a path: systemd says where it lies")
+	}
+	if s.PKCS11Socket != "" && (s.PKCS11Name == "" || len(s.PKCS11Name) > 64) {
+		k.bad("pkcs11_name", "has 1 to 64 characters")
+	}
+	if s.TransitAddress == "" {
+		if s.TransitKey != "" || s.TransitTokenFile != "" || s.TransitCAFile != "" {
+			k.bad("transit_address", "is not set, while other transit keys are")
+		}
+		return
+	}
+	u, err := url.Parse(s.TransitAddress)
+	local := err == nil && (u.Hostname() == "localhost" || u.Hostname() == "::1" || strings.HasPrefix(u.Hostname(), "127."))
+	if err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.Scheme != "https" && !(u.Scheme == "http" && local) {
+		k.bad("transit_address", "is not https://host:port (http to loopback alone)")
+	}
+	for key, name := range map[string]string{"transit_key": s.TransitKey, "transit_mount": s.TransitMount} {
+		if name == "" || url.PathEscape(name) != name {
+			k.bad(key, "is not a plain name")
+		}
+	}
+	if s.TransitTokenFile == "" {
+		k.bad("transit_token_file", "is not set: the key service asks who we are")
+	}
+}
+
+// checkApart refuses one way into both seals.
+func (v *Vault) checkApart(k checker) {
+	h, s := v.HostSeal, v.SigningSeal
+	for _, way := range []struct{ key, host, signing string }{
+		{"key_file", h.KeyFile, s.KeyFile},
+		{"passphrase_file", h.PassphraseFile, s.PassphraseFile},
+		{"credential", h.Credential, s.Credential},
+		{"pkcs11_socket", h.PKCS11Socket, s.PKCS11Socket},
+		{"transit_key", h.TransitAddress + " " + h.TransitKey, s.TransitAddress + " " + s.TransitKey},
+	} {
+		if strings.TrimSpace(way.host) != "" && way.host == way.signing {
+			k.bad("vault.signing_seal."+way.key, "is the host seal's: signing keys need a seal of their own")
+		}
 	}
 }
 
@@ -326,6 +363,9 @@ func (c *Config) CheckFiles() error {
 		seal Seal
 	}{{"vault.host_seal.", c.Vault.HostSeal}, {"vault.signing_seal.", c.Vault.SigningSeal}} {
 		const remedy = "restore it from your backup, or make a new installation with \"gateway init\""
+		if s.seal.Ways() > 1 {
+			continue // any one opens: what is lost is warned of when the seals are
+		}
 		secretFile(k, s.key+"key_file", s.seal.KeyFile, remedy)
 		secretFile(k, s.key+"passphrase_file", s.seal.PassphraseFile, remedy)
 	}

@@ -116,12 +116,37 @@ type Vault struct {
 	Folder      string `toml:"folder"`       // default vault in the data folder
 	HostSeal    Seal   `toml:"host_seal"`    // default key_file seals/host.key in the data folder
 	SigningSeal Seal   `toml:"signing_seal"` // default key_file seals/signing.key in the data folder
+
+	CheckSeals time.Duration `toml:"check_seals"` // how often a running gateway tries every seal, to warn of a lost one; default 10m
 }
 
-// A Seal is opened by the one file that is named here.
+// A Seal is opened by any one of what is named here: each that is in place when seals are made or added is a way in.
 type Seal struct {
 	KeyFile        string `toml:"key_file"`        // random key, mode 0600
 	PassphraseFile string `toml:"passphrase_file"` // one line, mode 0600
+	Credential     string `toml:"credential"`      // name of a systemd credential that holds a key file
+
+	PKCS11Socket string `toml:"pkcs11_socket"` // Unix socket of gateway-pkcs11
+	PKCS11Name   string `toml:"pkcs11_name"`   // what the token is called in headers and reports; default token
+
+	TransitAddress   string `toml:"transit_address"`    // https://host:port of OpenBao or Vault
+	TransitMount     string `toml:"transit_mount"`      // default transit
+	TransitKey       string `toml:"transit_key"`        // name of the key there
+	TransitTokenFile string `toml:"transit_token_file"` // mode 0600
+	TransitCAFile    string `toml:"transit_ca_file"`    // PEM; default: the system's store
+}
+
+var defaultSeal = Seal{PKCS11Name: "token", TransitMount: "transit"}
+
+// Ways counts the ways in that are named.
+func (s Seal) Ways() int {
+	n := 0
+	for _, way := range []string{s.KeyFile, s.PassphraseFile, s.Credential, s.PKCS11Socket, s.TransitAddress} {
+		if way != "" {
+			n++
+		}
+	}
+	return n
 }
 
 // Policy is the [policy] table: how mail may leave, and by plain SMTP how well protected at least.
@@ -216,6 +241,7 @@ func Default() *Config {
 			MinFree: 256 << 20,
 		},
 		Audit:  Audit{Witnesses: []string{}},
+		Vault:  Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
 		Health: Health{Listen: "127.0.0.1:8026"},
 		Log:    Log{Format: "text", Level: "info"},
 	}
@@ -333,11 +359,14 @@ func (c *Config) Resolve(folder string) {
 		at(folder, &c.DMTP.Certificates[i].KeyFile, "")
 	}
 	for name, s := range map[string]*Seal{"host": &c.Vault.HostSeal, "signing": &c.Vault.SigningSeal} {
-		if s.KeyFile == "" && s.PassphraseFile == "" {
+		if s.Ways() == 0 {
 			s.KeyFile = filepath.Join(c.DataFolder, "seals", name+".key")
 		}
 		at(folder, &s.KeyFile, "")
 		at(folder, &s.PassphraseFile, "")
+		at(folder, &s.PKCS11Socket, "")
+		at(folder, &s.TransitTokenFile, "")
+		at(folder, &s.TransitCAFile, "")
 	}
 	at(folder, &c.Policy.SmartHostAuthFile, "")
 	c.Policy.Domains, c.Policy.Senders = lowerKeys(c.Policy.Domains), lowerKeys(c.Policy.Senders)

@@ -73,7 +73,11 @@ func Make(ctx context.Context, c *config.Config, now time.Time) (*Made, error) {
 	}
 	m := &Made{DataFolder: c.DataFolder, New: fresh}
 	for role, s := range map[vault.Role]config.Seal{vault.HostRole: c.Vault.HostSeal, vault.SigningRole: c.Vault.SigningSeal} {
-		m.Seals = append(m.Seals, SealFile{role.String(), s.KeyFile + s.PassphraseFile})
+		for _, file := range []string{s.KeyFile, s.PassphraseFile} {
+			if file != "" {
+				m.Seals = append(m.Seals, SealFile{role.String(), file})
+			}
+		}
 	}
 	slices.SortFunc(m.Seals, func(a, b SealFile) int { return strings.Compare(a.Role, b.Role) })
 	err = m.domains(ctx, c, v.Vault, now)
@@ -165,11 +169,14 @@ func makeVault(ctx context.Context, c config.Vault, now time.Time) error {
 		return err
 	}
 	for _, role := range []vault.Role{vault.HostRole, vault.SigningRole} {
-		seal, _, err := keystore.Seal(c, role)
-		if err != nil {
-			return err
+		var seals []vault.Seal
+		for _, g := range keystore.Seals(c, role) {
+			if g.Fault != nil {
+				return g.Fault
+			}
+			seals = append(seals, g.Seal)
 		}
-		root, err := vault.CreateSeal(ctx, keystore.SealHeader(c.Folder, role), role, now, seal)
+		root, err := vault.CreateSeal(ctx, keystore.SealHeader(c.Folder, role), role, now, seals...)
 		if err != nil {
 			return err
 		}
@@ -315,9 +322,9 @@ func (s *stage) folder(path string) (string, error) {
 }
 
 // sealFile makes the key file that a seal names, unless the administrator brought one, and changes the seal to where it
-// is now. A passphrase is always brought.
+// is now. All other ways in are brought.
 func (s *stage) sealFile(seal *config.Seal) error {
-	if seal.PassphraseFile != "" {
+	if seal.KeyFile == "" {
 		return nil
 	}
 	now, in := s.place(seal.KeyFile)

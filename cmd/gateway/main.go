@@ -44,6 +44,7 @@ var commands = []command{
 	trustCommand,
 	messageCommand,
 	keysCommand,
+	sealsCommand,
 	escrowCommand,
 	officerCommand,
 	policyCommand,

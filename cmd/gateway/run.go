@@ -34,8 +34,10 @@ func runGateway(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 		return usageError{err}
 	}
 	log := newLogger(c.Log)
-	a, err := appliance.Open(ctx, c, appliance.Options{Log: log})
-	if err != nil {
+	a, err := openUnsealed(ctx, c, log)
+	if errors.Is(err, context.Canceled) {
+		return nil // told to stop while it was sealed
+	} else if err != nil {
 		return usageError{err}
 	}
 	err = a.Run(ctx)
@@ -43,6 +45,14 @@ func runGateway(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 		log.Info("stopped")
 	}
 	return errors.Join(err, a.Close())
+}
+
+// openUnsealed waits for the seals, and opens the gateway.
+func openUnsealed(ctx context.Context, c *config.Config, log *slog.Logger) (*appliance.Appliance, error) {
+	if err := appliance.AwaitSeals(ctx, c, log); err != nil {
+		return nil, err
+	}
+	return appliance.Open(ctx, c, appliance.Options{Log: log})
 }
 
 // newLogger writes to standard error as the checked [log] table says.

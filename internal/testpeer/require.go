@@ -26,6 +26,8 @@ var needs = map[string]need{
 	"swaks":     {"swaks", "swaks", false},
 	"nsd":       {"nsd", "nsd", false},
 	"ldns":      {"ldns-signzone", "ldnsutils", false},
+	"softhsm":   {"softhsm2-util", "softhsm2", false},
+	"gcc":       {"gcc", "gcc and libc6-dev", false},
 	"exim":      {"exim4", "exim4-daemon-light, unpacked", true},
 }
 

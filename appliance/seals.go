@@ -1,0 +1,105 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"dimegate/appliance/config"
+	"dimegate/appliance/keystore"
+	"dimegate/vault"
+)
+
+// sealedRetry is how often a gateway that waits for its seals tries them.
+const sealedRetry = 2 * time.Second
+
+// AwaitSeals returns when the seals of a configuration open, which is at once unless one of them cannot be reached: then
+// the process lives and is not ready, takes no mail, and tries on until ctx ends. A seal that opens nothing while all were
+// reached is an error: waiting would not help.
+func AwaitSeals(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	_, err := keystore.TrySeals(ctx, c.Vault)
+	if !errors.Is(err, vault.ErrAway) {
+		return err
+	}
+	if c.Health.Listen != "" {
+		ln, lerr := net.Listen("tcp", c.Health.Listen)
+		if lerr != nil {
+			return fmt.Errorf("health.listen: %s: %w", c.Health.Listen, listenRemedy(lerr))
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- health(ctx, ln, func() error { return vault.ErrSealed }) }()
+		defer func() { cancel(); <-done }()
+	}
+	for last := ""; errors.Is(err, vault.ErrAway); _, err = keystore.TrySeals(ctx, c.Vault) {
+		if now := err.Error(); now != last {
+			log.Error("sealed: not ready until a seal opens", "error", now)
+			last = now
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(sealedRetry):
+		}
+	}
+	if err == nil {
+		log.Info("unsealed")
+	}
+	return err
+}
+
+// warnLost names each seal that does not open while another one did.
+func (a *Appliance) warnLost(lost []keystore.LostSeal) {
+	for _, l := range lost {
+		a.Log.Warn("a seal does not open; another one did", "role", l.Role.String(), "seal", l.String(), "error", l.Why)
+	}
+}
+
+// watchSeals tries every seal now and then, and tells what changed: a lost one is to be mended before the other is lost,
+// too. The gateway runs on: it has what the seals open.
+func (a *Appliance) watchSeals(ctx context.Context) error {
+	before := a.vault.Missing
+	closed := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(a.config.Vault.CheckSeals):
+		}
+		lost, err := keystore.TrySeals(ctx, a.config.Vault)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			if !closed {
+				a.Log.Error("no seal opens any more: the gateway runs on, and could not be started again", "error", err)
+			}
+			closed = true
+			continue
+		}
+		closed = false
+		a.warnLost(without(lost, before))
+		for _, l := range without(before, lost) {
+			a.Log.Info("a seal opens again", "role", l.Role.String(), "seal", l.String())
+		}
+		before = lost
+	}
+}
+
+// without is what stands in list and not in other.
+func without(list, other []keystore.LostSeal) []keystore.LostSeal {
+	known := map[string]bool{}
+	for _, l := range other {
+		known[l.Role.String()+" "+l.String()] = true
+	}
+	var out []keystore.LostSeal
+	for _, l := range list {
+		if !known[l.Role.String()+" "+l.String()] {
+			out = append(out, l)
+		}
+	}
+	return out
+}
