@@ -36,11 +36,26 @@ const pieceSize = 16776890
 // rand is crypto/rand.Reader, except in tests. Memory: one buffer of the message's size; content is only read. Errors: *Error,
 // or a failure of rand.
 func Compose(rand io.Reader, p Parties, c *Content, author key.Signing) (*Message, error) {
+	return ComposeLayered(rand, p, c, author, Layer{})
+}
+
+// ComposeLayered is Compose with the alternate layer under the outer scheme, as l and the recipient's signet say. Servers see no
+// difference. Errors: also AltPolicy, where the layer is demanded and not to be had. (The key boxes draw from crypto/rand, whatever
+// rand is.)
+func ComposeLayered(rand io.Reader, p Parties, c *Content, author key.Signing, l Layer) (*Message, error) {
 	chunk4, chunk5, err := p.envelope(author)
 	if err != nil {
 		return nil, err
 	}
-	display, attach, err := p.layout(c)
+	inner, public, err := l.choose(p.Recipient.Signet)
+	if err != nil {
+		return nil, err
+	}
+	most := MaxData
+	if inner != nil {
+		most = pieceSize - layerOverhead
+	}
+	display, attach, err := p.layout(c, most)
 	if err != nil {
 		return nil, err
 	}
@@ -52,6 +67,11 @@ func Compose(rand io.Reader, p Parties, c *Content, author key.Signing) (*Messag
 	parts := []typedPart{{TypeOrigin, Part{Data: chunk4.encode()}}, {TypeDestination, Part{Data: chunk5.encode()}},
 		{TypeCommon, Part{Data: c.Common}}, {TypeOther, Part{Data: c.Other}}}
 	parts = append(append(parts, display...), attach...)
+	if inner != nil {
+		if err := w.wrapLayer(parts, &p, chunk4, chunk5, inner, public, l.Bucket); err != nil {
+			return nil, err
+		}
+	}
 	if err := w.write(parts); err != nil {
 		return nil, err
 	}
@@ -108,7 +128,7 @@ type typedPart struct {
 }
 
 // layout checks the content against the profile and cuts it into chunks.
-func (p *Parties) layout(c *Content) (display, attach []typedPart, err error) {
+func (p *Parties) layout(c *Content, most int) (display, attach []typedPart, err error) {
 	if err := checkCommon(c.Common); err != nil {
 		return nil, nil, err
 	}
@@ -119,10 +139,10 @@ func (p *Parties) layout(c *Content) (display, attach []typedPart, err error) {
 	if len(c.Common) > l.Common || len(c.Other) > l.Other {
 		return nil, nil, fail(TooLarge, TypeCommon, "the header is over its limit")
 	}
-	if display, err = pieces(TypeDisplay, c.Display); err != nil {
+	if display, err = pieces(TypeDisplay, c.Display, most); err != nil {
 		return nil, nil, err
 	}
-	if attach, err = pieces(TypeAttachment, c.Attach); err != nil {
+	if attach, err = pieces(TypeAttachment, c.Attach, most); err != nil {
 		return nil, nil, err
 	}
 	const others = 10 // chunks that are neither
@@ -135,8 +155,8 @@ func (p *Parties) layout(c *Content) (display, attach []typedPart, err error) {
 	return display, attach, nil
 }
 
-// pieces cuts what is larger than a chunk.
-func pieces(t Type, parts []Part) (list []typedPart, err error) {
+// pieces cuts what is larger than a chunk holds: most octets.
+func pieces(t Type, parts []Part, most int) (list []typedPart, err error) {
 	for i, part := range parts {
 		switch {
 		case len(part.Data) == 0:
@@ -146,9 +166,10 @@ func pieces(t Type, parts []Part) (list []typedPart, err error) {
 		case part.Flags != 0 && i == len(parts)-1:
 			return nil, fail(BadSpan, t, "the last piece is said to continue")
 		}
-		for len(part.Data) > MaxData {
-			list = append(list, typedPart{t, Part{FlagContinues, part.Data[:pieceSize]}})
-			part.Data = part.Data[pieceSize:]
+		cut := min(pieceSize, most)
+		for len(part.Data) > most {
+			list = append(list, typedPart{t, Part{FlagContinues, part.Data[:cut]}})
+			part.Data = part.Data[cut:]
 		}
 		list = append(list, typedPart{t, part})
 	}

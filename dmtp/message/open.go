@@ -29,6 +29,8 @@ type Opened struct {
 	verified    bool
 	originBy    *signet.Signet // by whose keys the origin's signatures were seen to hold
 	unzipped    int64          // octets unfolded so far, of all chunks
+	layerKeys   []LayerKey     // the reader's own
+	layer       *layerContext  // of the content that is being read; nil when it lies under none
 }
 
 // Open derives the actor's key encryption key and opens chunks 4 and 5, as far as he has slots there. Of a message nothing else
@@ -147,12 +149,21 @@ func (o *Opened) walk(visit func(Type, standardPayload, Part)) error {
 	if !o.verified {
 		return ErrNotVerified
 	}
-	o.unzipped = 0
+	o.unzipped, o.layer = 0, nil
+	defer func() {
+		if o.layer != nil {
+			clear(o.layer.secret)
+		}
+	}()
+	var index uint32 // of a chunk among those of its type
 	for i, c := range o.m.chunks {
 		if c.typ < TypeCommon || c.typ > TypeAttachment {
 			continue
 		}
-		p, part, err := o.part(c)
+		if index++; o.m.chunks[i-1].typ != c.typ { // chunk 2 at least is before
+			index = 0
+		}
+		p, part, err := o.part(c, index)
 		if err != nil {
 			return err
 		}
@@ -170,7 +181,7 @@ func (o *Opened) walk(visit func(Type, standardPayload, Part)) error {
 }
 
 // part decrypts, verifies and unfolds one chunk of content.
-func (o *Opened) part(c chunk) (standardPayload, Part, error) {
+func (o *Opened) part(c chunk, index uint32) (standardPayload, Part, error) {
 	p, err := o.standard(c)
 	if err != nil {
 		return p, Part{}, err
@@ -178,10 +189,10 @@ func (o *Opened) part(c chunk) (standardPayload, Part, error) {
 	if !o.parties.Author.Signet.SigningKey().Verify(p.signed(), p.signature()) {
 		return p, Part{}, fail(SigChunk, c.typ, "the author's signature does not hold")
 	}
-	if p.flags&flagAltLayer != 0 {
-		return p, Part{}, fail(AltUnknown, c.typ, "lies under an alternate layer")
+	data, err := o.layered(c.typ, p, index)
+	if err != nil {
+		return p, Part{}, err
 	}
-	data := p.data
 	if p.flags&flagGzip != 0 {
 		if data, err = o.unzip(c.typ, data); err != nil {
 			return p, Part{}, err

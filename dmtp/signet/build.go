@@ -21,6 +21,7 @@ type RequestDetails struct {
 	Dialect    Dialect                // zero is A
 	Previous   *key.Signing           // the signing key of the signet that this one follows; nil for a first one
 	Alternates []key.EncryptionPublic // further encryption keys
+	Layers     [][]byte               // advertisements of the alternate layer, which are field 3 as well: see FieldAlternateKey
 }
 
 // NewOrg makes and signs an organizational signet with p, whose signing key is the POK.
@@ -162,6 +163,9 @@ func (b *builder) userCore(p key.Pair, d RequestDetails) error {
 	b.encryptionKey(FieldEncryptionKey, p.Encryption.Public())
 	for _, k := range d.Alternates {
 		b.encryptionKey(FieldAlternateKey, k)
+	}
+	for _, v := range d.Layers {
+		b.field(Field{ID: FieldAlternateKey, Value: v})
 	}
 	if d.Previous != nil {
 		b.sign(FieldCustody, *d.Previous)

@@ -81,6 +81,10 @@ const (
 	FieldFinalSignature = 255
 )
 
+// layerMagic is the first octet of a field 3 that advertises a key of the alternate layer (dmime.md §17.2): it begins no point of
+// the curve. libdime looks at no alternate key.
+const layerMagic = 0xDA
+
 // What a field's value is.
 type valueType uint8
 

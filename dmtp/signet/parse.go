@@ -329,6 +329,9 @@ func (s *Signet) addSecondary(v []byte) error {
 }
 
 func (s *Signet) addEncryption(id byte, v []byte) error {
+	if id == FieldAlternateKey && s.kind != Org && len(v) > 0 && v[0] == layerMagic {
+		return nil // an advertisement of the alternate layer, which package message reads
+	}
 	k, err := key.ParseEncryptionPublic(v)
 	switch {
 	case err != nil:

@@ -1,0 +1,72 @@
+package message
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdh"
+	"crypto/hpke"
+	"fmt"
+
+	"golang.org/x/crypto/chacha20poly1305"
+)
+
+// A SuiteID numbers a suite of the alternate layer; 0xF000 to 0xFFFE are a site's own.
+type SuiteID uint16
+
+const (
+	SuiteX25519        SuiteID = 0x0101
+	SuiteHybridAES     SuiteID = 0x0201
+	SuiteHybridXChaCha SuiteID = 0x0202
+	layerKeySize               = 32 // of every content cipher, in octets
+)
+
+// A suite is one row of the registry: how the message secret gets to a reader, and how content is encrypted under it.
+type suite struct {
+	id      SuiteID
+	name    string
+	kem     hpke.KEM
+	kdf     hpke.KDF
+	aead    hpke.AEAD // of the key box
+	content func(key []byte) (cipher.AEAD, error)
+}
+
+// suites is the registry (dmime.md §17.3): whoever adds a cipher of his own adds a row here, and a file for what it calls. The
+// order is the default order of preference.
+var suites = []suite{
+	{SuiteHybridAES, "ML-KEM-768+X25519 AES-256-GCM", hpke.MLKEM768X25519(), hpke.HKDFSHA512(), hpke.AES256GCM(), newGCM},
+	{SuiteHybridXChaCha, "ML-KEM-768+X25519 XChaCha20-Poly1305", hpke.MLKEM768X25519(), hpke.HKDFSHA512(), hpke.ChaCha20Poly1305(), chacha20poly1305.NewX},
+	{SuiteX25519, "X25519 XChaCha20-Poly1305", hpke.DHKEM(ecdh.X25519()), hpke.HKDFSHA512(), hpke.ChaCha20Poly1305(), chacha20poly1305.NewX},
+}
+
+func newGCM(k []byte) (cipher.AEAD, error) {
+	b, err := aes.NewCipher(k)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(b)
+}
+
+// Suites are all suites that this build has, the preferred first.
+func Suites() []SuiteID {
+	ids := make([]SuiteID, len(suites))
+	for i := range suites {
+		ids[i] = suites[i].id
+	}
+	return ids
+}
+
+func (id SuiteID) String() string {
+	if s := id.row(); s != nil {
+		return s.name
+	}
+	return fmt.Sprintf("suite %04x", uint16(id))
+}
+
+func (id SuiteID) row() *suite {
+	for i := range suites {
+		if suites[i].id == id {
+			return &suites[i]
+		}
+	}
+	return nil
+}
