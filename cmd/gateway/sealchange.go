@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,6 +81,9 @@ func runSealAdd(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 	}
 	if (f.quorum > 0) != (len(f.holders) > 0) || (f.quorum > 0) != (f.out != "") || f.quorum > 0 && f.passphrase != "" {
 		return usagef("seal add: --quorum, --holder and --out belong together")
+	}
+	if _, err := parseHolders(f.holders); err != nil {
+		return err
 	}
 	more, err := readShares(f.shares)
 	if err != nil {
@@ -173,27 +177,49 @@ func (f sealAddFlags) wanted(std stdio, c config.Vault, role vault.Role, h *vaul
 	return list, nil, nil
 }
 
-// writeShares encrypts each share to its holder, and writes all or stops at the first fault.
-func (f sealAddFlags) writeShares(lines []seals.Share) ([]string, error) {
-	var files []string
-	for i, h := range f.holders {
+// A holder of a break-glass share.
+type holder struct {
+	name string
+	to   age.Recipient
+}
+
+// parseHolders reads every --holder before anything is written. Two with one name would have one file.
+func parseHolders(texts []string) ([]holder, error) {
+	var list []holder
+	for _, h := range texts {
 		name, text, ok := strings.Cut(h, "=")
 		if !ok || name == "" || strings.ContainsAny(name, "/\x00") {
-			return files, usagef("--holder is NAME=RECIPIENT")
+			return nil, usagef("--holder is NAME=RECIPIENT")
 		}
 		to, err := age.ParseRecipients(strings.NewReader(text))
 		if err != nil || len(to) != 1 {
-			return files, usagef("--holder %s: not an age recipient", name)
+			return nil, usagef("--holder %s: not an age recipient", name)
 		}
+		if slices.ContainsFunc(list, func(o holder) bool { return o.name == name }) {
+			return nil, usagef("--holder %s: stands twice", name)
+		}
+		list = append(list, holder{name, to[0]})
+	}
+	return list, nil
+}
+
+// writeShares encrypts each share to its holder, and stops at the first fault.
+func (f sealAddFlags) writeShares(lines []seals.Share) ([]string, error) {
+	holders, err := parseHolders(f.holders)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for i, h := range holders {
 		line := lines[i].Line()
-		sealed, err := encryptTo(to[0], line)
+		sealed, err := encryptTo(h.to, line)
 		clear(line)
 		if err != nil {
 			return files, err
 		}
-		path := filepath.Join(f.out, fmt.Sprintf("host-seal-share-%s.age", name))
+		path := filepath.Join(f.out, fmt.Sprintf("host-seal-share-%s.age", h.name))
 		if err := safefile.Create(path, sealed); err != nil {
-			return files, fmt.Errorf("share of %s: %w", name, err)
+			return files, fmt.Errorf("share of %s: %w", h.name, err)
 		}
 		files = append(files, path)
 	}
