@@ -1,15 +1,21 @@
 package main
 
 import (
+	"database/sql"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
 
+	"dimegate/appliance/config"
+	"dimegate/appliance/keystore"
 	"dimegate/vault"
 )
 
@@ -95,4 +101,112 @@ func decryptShare(t *testing.T, id age.Identity, file string) string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// TestSealRewrapsAll looks at every column of the database: no wrap of the old root key is left, and everything opens.
+func TestSealRewrapsAll(t *testing.T) {
+	path, ids := initQueue(t, "alice@a.example", "bob@b.example")
+	old := wrapsByRoot(t, path)
+	if old["host"] == nil || old["signing"] == nil || len(old["host"]) != 1 {
+		t.Fatalf("wraps before: %v", old)
+	}
+	cutShort(t, path)
+	for _, role := range []string{"host", "signing"} {
+		if code, _, errs := cli(t, "seal", "rewrap", "--config", path, role); code != 0 {
+			t.Fatalf("%s: exit %d: %s", role, code, errs)
+		}
+	}
+	now := wrapsByRoot(t, path)
+	if c, err := config.Load(path); err != nil {
+		t.Fatal(err)
+	} else if h, err := vault.ReadSealHeader(keystore.SealHeader(c.Vault.Folder, vault.HostRole)); err != nil || len(h.Roots) != 1 {
+		t.Errorf("the header keeps old root keys: %v", err)
+	}
+	for _, role := range []string{"host", "signing"} {
+		for root, n := range old[role] {
+			if len(now[role]) != 1 || now[role][root] != 0 {
+				t.Errorf("%s: %d wraps under %x before, now %v", role, n, root, now[role])
+			}
+			for _, m := range now[role] {
+				if m < n {
+					t.Errorf("%s: %d wraps, were %d", role, m, n)
+				}
+			}
+		}
+	}
+	if code, out, errs := cli(t, "queue", "list", "--config", path); code != 0 || !strings.Contains(out, ids[0]) {
+		t.Errorf("queue: exit %d: %s%s", code, out, errs)
+	}
+	if code, out, _ := cli(t, "keys", "tls", "--config", path); code != 0 || out == "" {
+		t.Errorf("the primary key does not sign: exit %d", code)
+	}
+}
+
+// cutShort leaves the host seal as a re-wrap does that ended after its first step.
+func cutShort(t *testing.T, path string) {
+	t.Helper()
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := keystore.OpenRole(t.Context(), c.Vault, vault.HostRole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Destroy()
+	list := keystore.Seals(c.Vault, vault.HostRole)
+	if err := vault.NewRoot(t.Context(), keystore.SealHeader(c.Vault.Folder, vault.HostRole), root, time.Now(), list[0].Seal); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := cli(t, "queue", "list", "--config", path); code != 0 || out == "" {
+		t.Fatalf("between two root keys: exit %d: %s", code, errs)
+	}
+}
+
+// wrapsByRoot counts what looks like a wrap, by role and root id, in every column of every table.
+func wrapsByRoot(t *testing.T, path string) map[string]map[string]int {
+	t.Helper()
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(c.Vault.Folder, "vault.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	columns, err := db.Query(`SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer columns.Close()
+	found := map[string]map[string]int{}
+	for columns.Next() {
+		var table, column string
+		if err := columns.Scan(&table, &column); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := db.Query(`SELECT "` + column + `" FROM "` + table + `" WHERE typeof("` + column + `") = 'blob' AND length("` + column + `") = ` + strconv.Itoa(vault.WrapSize))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var b []byte
+			if err := rows.Scan(&b); err != nil {
+				t.Fatal(err)
+			}
+			if string(b[:4]) != "DWB1" {
+				continue
+			}
+			role := vault.Role(b[4]).String()
+			if found[role] == nil {
+				found[role] = map[string]int{}
+			}
+			found[role][string(b[5:13])]++
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return found
 }

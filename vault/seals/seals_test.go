@@ -304,3 +304,14 @@ func TestCredential(t *testing.T) {
 		t.Error("a path")
 	}
 }
+
+func FuzzParseQuestion(f *testing.F) {
+	f.Add([]byte("DTK1\x02\x00\x01xblob"))
+	f.Add(append([]byte("DTK1\x01\x00\x01x"), make([]byte, 32)...))
+	f.Fuzz(func(t *testing.T, q []byte) {
+		op, label, payload, ok := seals.ParseQuestion(q)
+		if ok && (len(label)+len(payload)+7 != len(q) || op == 1 && len(payload) != vault.SecretSize) {
+			t.Errorf("operation %d, %d and %d of %d octets", op, len(label), len(payload), len(q))
+		}
+	})
+}
