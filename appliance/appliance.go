@@ -198,6 +198,7 @@ func (a *Appliance) makeQueue() error {
 	}
 	a.queue = queue.New(spool.Store{Vault: a.vault.Vault}, queue.Options{
 		Life: q.Life, TrustLife: q.TrustLife, DelayNotice: notice, Schedule: q.Schedule, Workers: q.Workers,
+		PerDomain: q.PerDomain, InFlight: q.InFlight,
 		Hostname: a.config.Hostname, Postmaster: "postmaster@" + a.domains()[0], Now: a.Now, Log: a.Log,
 	})
 	a.history = bridge.NewHistory(keystore.History{Vault: a.vault.Vault}, a.config.Policy.History, a.Now)

@@ -283,6 +283,8 @@ func (q *Queue) check(k checker) {
 		within(k, "schedule", d, time.Second, 24*time.Hour)
 	}
 	count(k, "workers", q.Workers, 1, 10_000)
+	count(k, "per_domain", q.PerDomain, 1, 10_000)
+	octets(k, "in_flight", q.InFlight, 1<<20, 1<<40)
 	octets(k, "min_free_octets", q.MinFree, 0, 1<<50)
 }
 

@@ -180,6 +180,8 @@ type Queue struct {
 	DelayNotice time.Duration   `toml:"delay_notice"`    // the sender is told once that mail waits; default 4h; 0: never
 	Schedule    []time.Duration `toml:"schedule"`        // between tries, the last repeats; default 1m 5m 15m 30m 1h 2h 4h
 	Workers     int             `toml:"workers"`         // deliveries at one time; default 20
+	PerDomain   int             `toml:"per_domain"`      // deliveries to one destination at one time; default 5
+	InFlight    int64           `toml:"in_flight"`       // octets of messages in delivery at one time, a larger one goes alone; default 67108864
 	MinFree     int64           `toml:"min_free_octets"` // on the data folder's file system; below it 452; default 268435456
 }
 
@@ -237,7 +239,7 @@ func Default() *Config {
 			DelayNotice: 4 * time.Hour,
 			Schedule: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 				time.Hour, 2 * time.Hour, 4 * time.Hour},
-			Workers: 20,
+			Workers: 20, PerDomain: 5, InFlight: 64 << 20,
 			MinFree: 256 << 20,
 		},
 		Audit:  Audit{Witnesses: []string{}},

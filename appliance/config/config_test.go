@@ -106,6 +106,7 @@ func TestLoad(t *testing.T) {
 		"every fault at once": {org + "[submission]\nlisen = 1\ntimeout = \"6s\"\nnetworks = [\"0.0.0.0/0\", \"lan\"]\n[log]\nlevel = \"loud\"\n", []string{
 			"gateway.toml: 5 faults:\n  submission.lisen: unknown key", "  submission.timeout: 6s is under 5m", "submission.networks: 0.0.0.0/0 is the whole world",
 			"submission.networks: \"lan\" is neither", "log.level: \"loud\" is not one of: debug, info, warn, error"}},
+		"queue limits":           {org + "[queue]\nper_domain = 0\nin_flight = 5\n", []string{"queue.per_domain: 0 is not from 1 to 10000", "queue.in_flight: "}},
 		"number for a duration":  {org + "[queue]\nlife = 5\n", []string{"queue.life: 5ns is under 1h"}},
 		"bare address":           {org + "[submission]\nnetworks = [\"192.0.2.7\"]\n", nil},
 		"no way in":              {org + "[submission]\nlisten = []\n[dmtp]\nlisten = []\n", []string{"submission.listen: is empty", "dmtp.listen: is empty"}},
