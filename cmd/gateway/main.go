@@ -43,6 +43,7 @@ var commands = []command{
 	recordCommand,
 	trustCommand,
 	messageCommand,
+	importCommand,
 	keysCommand,
 	sealsCommand,
 	escrowCommand,
