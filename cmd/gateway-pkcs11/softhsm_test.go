@@ -31,9 +31,9 @@ type site struct {
 // up throughout, and what is missing is named.
 func TestTokenLost(t *testing.T) {
 	testpeer.Require(t, "softhsm", "gcc")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
 	s := newSite(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute) // generous: it takes 20 s on an idle machine
+	defer cancel()
 	s.token()
 	helper := s.startHelper(ctx)
 	s.must(ctx, 0, "init", "--config", s.config)
