@@ -359,8 +359,11 @@ func (a *attempt) quarantine(why string) Change {
 	return c
 }
 
+// heldByPolicy is why an entry is held that no administrator touched.
+const heldByPolicy = "policy"
+
 func (a *attempt) park(r Result) Change {
-	a.detail.Held = "policy"
+	a.detail.Held = heldByPolicy
 	due := Never
 	if r.Life > 0 {
 		due = a.end(Park)

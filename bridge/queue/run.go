@@ -77,6 +77,7 @@ type pass struct {
 func (q *Queue) Run(ctx context.Context, d Deliverer, n Notifier) error {
 	p := &pass{Queue: q, d: d, n: n}
 	defer p.workers.Wait()
+	p.workers.Go(func() { p.unpark(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var look time.Time
@@ -98,6 +99,34 @@ func (q *Queue) Run(ctx context.Context, d Deliverer, n Notifier) error {
 		}
 	}
 	return nil
+}
+
+// unparkPage is how many entries unpark reads at once.
+const unparkPage = 500
+
+// unpark has what the policy held decided anew: it may be another since the last start. What it still holds is held again,
+// with the time that it was accepted.
+func (p *pass) unpark(ctx context.Context) {
+	after := ""
+	for ctx.Err() == nil {
+		list, err := p.List(ctx, "", after, unparkPage)
+		if err != nil {
+			p.complain(ctx, "queue held entries", err)
+			return
+		}
+		for _, i := range list {
+			if i.State != Held.String() || i.Held != heldByPolicy {
+				continue
+			}
+			if err := p.Release(ctx, i.ID); err != nil {
+				p.complain(ctx, "queue entry "+i.ID, err)
+			}
+		}
+		if len(list) < unparkPage {
+			return
+		}
+		after = list[len(list)-1].ID
+	}
 }
 
 // lookAround learns of rows that came or moved without us: from before the start, from other processes.
