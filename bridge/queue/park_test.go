@@ -43,3 +43,17 @@ func TestLiftedFloor(t *testing.T) {
 		}
 	})
 }
+
+// TestRestFollowsSchedule: a destination that fails again and again is still tried as often as the schedule says.
+func TestRestFollowsSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, queue.Options{Schedule: []time.Duration{time.Second}})
+		w.accept(envelope("bob@y.example"), message(10))
+		w.run(always(queue.Result{Class: queue.Network}))
+		time.Sleep(60*time.Second + time.Millisecond)
+		synctest.Wait()
+		if n := len(w.tried()["bob@y.example"]); n < 55 {
+			t.Errorf("%d tries in a minute, want one a second", n)
+		}
+	})
+}

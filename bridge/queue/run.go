@@ -35,11 +35,11 @@ func (l *lane) ready() time.Time {
 }
 
 // restMost bounds how long a destination rests that cannot be reached. It begins with the first wait of the schedule, a
-// minute by default, and is doubled each time: nobody who asks for tries every second gets one a minute.
+// minute by default, and is doubled each time, up to the schedule's longest wait: nobody who asks for tries every second gets one a minute.
 const restMost = 15 * time.Minute
 
 // tried notes how a delivery went: what matters here is whether the destination could be reached.
-func (l *lane) tried(c Class, now time.Time, most int, first time.Duration) {
+func (l *lane) tried(c Class, now time.Time, most int, schedule []time.Duration) {
 	if c != Network {
 		l.failed, l.rest = 0, time.Time{}
 		l.limit = min(2*l.limit, most)
@@ -49,7 +49,7 @@ func (l *lane) tried(c Class, now time.Time, most int, first time.Duration) {
 	if now.Before(l.rest) {
 		return // another delivery of the same moment said so already
 	}
-	l.rest = now.Add(min(first<<min(l.failed, 10), restMost))
+	l.rest = now.Add(min(schedule[0]<<min(l.failed, 10), restMost, slices.Max(schedule)))
 	l.failed++
 }
 
@@ -239,7 +239,7 @@ func (p *pass) work(ctx context.Context, l *lane, row Row) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if class != Unset {
-		l.tried(class, p.o.Now(), p.o.PerDomain, p.o.Schedule[0])
+		l.tried(class, p.o.Now(), p.o.PerDomain, p.o.Schedule)
 	}
 	l.busy--
 	p.busy--
