@@ -176,7 +176,7 @@ func (a *Appliance) makeKeeper() (err error) {
 	pins := trustful.NewPins(keystore.Pins{Vault: a.vault.Vault}, peers{a.resolver}, a.Now)
 	o := trustful.Options{
 		Store: keystore.Keys{Vault: a.vault.Vault, Now: a.Now}, Organization: a.orgs, Pins: pins, Peers: peers{a.resolver},
-		Grace: trustful.MinGrace, Now: a.Now,
+		Grace: a.config.Keys.Grace, Life: a.config.Keys.RotateAfter, Keeps: a.config.KeepsKeys, Now: a.Now,
 	}
 	if a.config.Handoff.CallAhead {
 		o.Mailboxes = a.inner

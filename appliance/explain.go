@@ -133,7 +133,7 @@ func draftError(err error) error {
 		return nil
 	case errors.Is(err, trustful.ErrHeld):
 		return errors.Join(bridge.ErrUntrusted, err)
-	case errors.Is(err, trustful.ErrUnavailable):
+	case errors.Is(err, trustful.ErrUnavailable), errors.Is(err, trustful.ErrNoKeys): // rotated meanwhile
 		return errors.Join(bridge.ErrUnavailable, err)
 	case errors.Is(err, trustful.ErrAddress), errors.Is(err, trustful.ErrNotOurs):
 		return errors.Join(bridge.ErrSender, err)

@@ -157,7 +157,16 @@ func (a author) Draft(ctx context.Context, address string, r bridge.Route) (brid
 	if err != nil {
 		return nil, draftError(err)
 	}
-	return d, nil
+	return draft{d}, nil
+}
+
+// A draft is the users' agent's, with the bridge's errors.
+type draft struct{ *trustful.Draft }
+
+// Seal is temporary where the author's keys were rotated after the draft was made: the next try takes the new ones.
+func (d draft) Seal(ctx context.Context, c *message.Content) (*message.Message, error) {
+	m, err := d.Draft.Seal(ctx, c)
+	return m, draftError(err)
 }
 
 // carrier is the DMTP client in the bridge's words. It looks at every message before it leaves, when somebody wants to.

@@ -77,11 +77,22 @@ func (a *Appliance) checkpoints(ctx context.Context) error {
 // sweepEvery is how often what has had its time is destroyed or closed.
 const sweepEvery = time.Hour
 
-// sweep destroys the keys whose grace has ended, closes inbound flights that nobody will end, and empties the write-ahead
-// log of what was destroyed. A fault is told, not
-// fatal: mail goes on.
+// rotateDue replaces the users' keys that have had their life.
+func (a *Appliance) rotateDue(ctx context.Context) {
+	n, err := a.keeper.RotateDue(ctx)
+	if err != nil && ctx.Err() == nil {
+		a.Log.Error("keys past their life could not be rotated: they stay in use, and are tried again in an hour", "error", err)
+	}
+	if n > 0 {
+		a.Log.Info("keys rotated at the end of their life", "count", n)
+	}
+}
+
+// sweep replaces the keys whose life has ended, destroys those whose grace has ended, closes inbound flights that nobody
+// will end, and empties the write-ahead log of what was destroyed. A fault is told, not fatal: mail goes on.
 func (a *Appliance) sweep(ctx context.Context) error {
 	for {
+		a.rotateDue(ctx)
 		if n, err := a.keeper.Sweep(ctx); err != nil && ctx.Err() == nil {
 			a.Log.Error("keys past their grace could not be destroyed", "error", err)
 		} else if n > 0 {

@@ -48,7 +48,9 @@ type Options struct {
 	Mailboxes    Mailboxes // nil: only senders are enrolled
 	Pins         *Pins
 	Peers        Peers
-	Grace        time.Duration // of retired keys; at least MinGrace
+	Grace        time.Duration            // of retired keys; at least MinGrace
+	Life         time.Duration            // of current keys, after which RotateDue replaces them; 0: they stay
+	Keeps        func(domain string) bool // says that a domain's users keep their keys; nil: none does
 	Now          func() time.Time
 }
 
@@ -63,6 +65,9 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if o.Grace < MinGrace {
 		return nil, fmt.Errorf("trustful: grace %v is under %v: mail sealed to a cached signet would be lost", o.Grace, MinGrace)
 	}
+	if o.Life != 0 && o.Life < MinLife {
+		return nil, fmt.Errorf("trustful: a life of %v is under %v: peers cache a signet that long", o.Life, MinLife)
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -74,6 +79,7 @@ type user struct {
 	address string
 	number  int
 	signet  *signet.Signet
+	made    time.Time
 }
 
 // Enrol returns the current signet of one of our addresses, and makes its keys when it has none: once, whoever else asks
@@ -120,7 +126,7 @@ func (k *Keeper) current(ctx context.Context, address string) (user, error) {
 	}
 	g := all[len(all)-1]
 	s, err := parseStored(g)
-	return user{address, g.Number, s}, err
+	return user{address, g.Number, s, g.Made}, err
 }
 
 // organization returns the current organisational signet of one of our domains.
@@ -200,28 +206,3 @@ func (k *Keeper) check(ctx context.Context, address string, request, made *signe
 
 // headerSize is the length of a signet's header, which differs between a request and what it becomes.
 const headerSize = 5
-
-// Rotate replaces both keys of an address, with chain of custody, and returns the new signet. The old encryption key
-// opens mail until Sweep destroys it; the old signing key is destroyed with the same commit.
-func (k *Keeper) Rotate(ctx context.Context, address string) (*signet.Signet, error) {
-	address, err := Normal(address)
-	if err != nil {
-		return nil, err
-	}
-	release, err := k.making.acquire(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	u, err := k.current(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	return k.make(ctx, address, &u)
-}
-
-// Sweep destroys the encryption keys whose grace has ended, and returns how many there were. Mail that is sealed to one
-// of them cannot be opened any more, by anybody.
-func (k *Keeper) Sweep(ctx context.Context) (int, error) {
-	return k.Store.DestroyEncryption(ctx, k.Now().Add(-k.Grace))
-}

@@ -46,6 +46,9 @@ type Store interface {
 	// Encryption returns the encryption key of a generation, ErrNoKeys when there is none any more. The caller destroys it.
 	Encryption(ctx context.Context, address string, number int) (key.Encryption, error)
 
+	// Aged returns at most n addresses after the one given, in order, whose current generation was made before a moment.
+	Aged(ctx context.Context, madeBefore time.Time, after string, n int) ([]string, error)
+
 	// DestroyEncryption destroys the encryption keys of the generations that were retired before a moment, so that no
 	// copy is left in the store, and returns how many there were.
 	DestroyEncryption(ctx context.Context, retiredBefore time.Time) (int, error)

@@ -315,6 +315,18 @@ func (m *memory) Encryption(_ context.Context, address string, number int) (key.
 	return e, m.fail("encryption")
 }
 
+func (m *memory) Aged(_ context.Context, before time.Time, after string, n int) (list []string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for address, all := range m.users {
+		if address > after && all[len(all)-1].Made.Before(before) {
+			list = append(list, address)
+		}
+	}
+	slices.Sort(list)
+	return list[:min(n, len(list))], m.fail("aged")
+}
+
 func (m *memory) DestroyEncryption(_ context.Context, before time.Time) (n int, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -159,6 +159,19 @@ func (v *Vault) Users(ctx context.Context, after string, n int) ([]UserKey, erro
 	return list, err
 }
 
+// AgedUsers returns at most n addresses after the one given, in order, whose current keys were made before a moment.
+func (v *Vault) AgedUsers(ctx context.Context, madeBefore time.Time, after string, n int) ([]string, error) {
+	var list []string
+	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND made < ? AND address > ? ORDER BY address LIMIT ?`,
+		[]any{madeBefore.UnixMilli(), after, n}, func(s scanner) error {
+			var a string
+			err := s.Scan(&a)
+			list = append(list, a)
+			return err
+		})
+	return list, err
+}
+
 // UserSigning opens the signing key of an address's current generation; ErrNotFound unless that is number. The caller
 // destroys it.
 func (v *Vault) UserSigning(ctx context.Context, address string, number int) (key.Signing, error) {

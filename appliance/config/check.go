@@ -81,6 +81,7 @@ func (c *Config) Check() error {
 	c.Policy.check(k.at("policy."))
 	c.Queue.check(k.at("queue."))
 	c.Audit.check(k.at("audit."))
+	c.Keys.check(k.at("keys."))
 	c.checkHealth(k.at("health."))
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -117,6 +118,11 @@ func (c *Config) checkOrganizations(k checker) {
 		}
 		if len(o.Name) > 255 || !utf8.ValidString(o.Name) || strings.ContainsFunc(o.Name, unicode.IsControl) {
 			k.bad("name", "must be text of 255 octets at most, without control characters: it stands in the signet")
+		}
+		for _, d := range o.KeepKeys {
+			if !slices.Contains(o.Domains, d) {
+				k.bad("keep_keys", "%q is not one of domains", d)
+			}
 		}
 		address(k, "inner", o.Inner)
 		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")
@@ -286,6 +292,14 @@ func (q *Queue) check(k checker) {
 	count(k, "per_domain", q.PerDomain, 1, 10_000)
 	octets(k, "in_flight", q.InFlight, 1<<20, 1<<40)
 	octets(k, "min_free_octets", q.MinFree, 0, 1<<50)
+}
+
+func (l *Keys) check(k checker) {
+	const day = 24 * time.Hour
+	if l.RotateAfter != 0 {
+		within(k, "rotate_after", l.RotateAfter, 30*day, 10*365*day) // 30 days: of others' caches
+	}
+	within(k, "grace", l.Grace, 36*day, 10*365*day) // 30 of caches, 5 of queues, one
 }
 
 func (c *Config) checkHealth(k checker) {

@@ -35,6 +35,7 @@ type Config struct {
 	Policy        Policy         `toml:"policy"`
 	Queue         Queue          `toml:"queue"`
 	Audit         Audit          `toml:"audit"`
+	Keys          Keys           `toml:"keys"`
 	Health        Health         `toml:"health"`
 	Log           Log            `toml:"log"`
 }
@@ -46,6 +47,8 @@ type Organization struct {
 	DX      []string `toml:"dx"`      // host names that the records name; default: none, so the domain itself or its MX
 	Inner   string   `toml:"inner"`   // host:port of its mail server; default: handoff.address
 	Policy  string   `toml:"policy"`  // what the record says: experimental, mixed or strict; default experimental
+
+	KeepKeys []string `toml:"keep_keys"` // of domains, those whose users' keys are not rotated, for peers that run libdime's tools; default none
 }
 
 // Submission is the [submission] table: the listener that the inner mail servers send to.
@@ -190,6 +193,12 @@ type Audit struct {
 	Witnesses []string `toml:"witnesses"` // "URL KEY" of each, as "gateway witness init" prints the key; default none
 }
 
+// Keys is the [keys] table: the life of users' keys.
+type Keys struct {
+	RotateAfter time.Duration `toml:"rotate_after"` // then both keys are replaced, with chain of custody; default 2160h, at least 720h; 0: never
+	Grace       time.Duration `toml:"grace"`        // how long a replaced encryption key opens mail still, then it is destroyed; default 864h, at least 864h
+}
+
 // Health is the [health] table: /livez and /readyz, on loopback only.
 type Health struct {
 	Listen string `toml:"listen"` // default 127.0.0.1:8026; empty: none
@@ -244,6 +253,7 @@ func Default() *Config {
 		},
 		Audit:  Audit{Witnesses: []string{}},
 		Vault:  Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
+		Keys:   Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour},
 		Health: Health{Listen: "127.0.0.1:8026"},
 		Log:    Log{Format: "text", Level: "info"},
 	}
@@ -383,7 +393,7 @@ func lowerKeys[V any](m map[string]V) map[string]V {
 }
 
 func (o *Organization) resolve(inner string) {
-	for _, list := range [][]string{o.Domains, o.DX} {
+	for _, list := range [][]string{o.Domains, o.DX, o.KeepKeys} {
 		for i := range list {
 			list[i] = strings.ToLower(list[i])
 		}
@@ -407,4 +417,10 @@ func (c *Config) Organization(domain string) (Organization, bool) {
 		}
 	}
 	return Organization{}, false
+}
+
+// KeepsKeys says whether the users of one of our domains keep their keys.
+func (c *Config) KeepsKeys(domain string) bool {
+	o, ok := c.Organization(domain)
+	return ok && slices.Contains(o.KeepKeys, domain)
 }

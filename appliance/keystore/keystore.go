@@ -50,6 +50,11 @@ func (k Keys) Encryption(ctx context.Context, address string, number int) (key.E
 	return e, named(err)
 }
 
+// Aged lists whose keys were made before a moment.
+func (k Keys) Aged(ctx context.Context, madeBefore time.Time, after string, n int) ([]string, error) {
+	return k.Vault.AgedUsers(ctx, madeBefore, after, n)
+}
+
 // DestroyEncryption destroys the encryption keys of what was retired before a moment.
 func (k Keys) DestroyEncryption(ctx context.Context, retiredBefore time.Time) (int, error) {
 	now := time.Now

@@ -41,6 +41,7 @@ var keysCommand = command{
 			example: "gateway keys export-signet alice@example.org > alice.signet",
 			run:     runKeysExport,
 		},
+		keysScheduleCommand,
 		keysTLSCommand,
 	},
 }
