@@ -52,19 +52,19 @@ func TestKeys(t *testing.T) {
 		want []string // in the output, or in the error
 		not  string
 	}{
-		"list":             {[]string{"list"}, 0, []string{"  a.example\n", "  b.example\n", "  2  ", "  alice@a.example\n", "  bob@b.example\n"}, "xx"},
-		"list a domain":    {[]string{"list", "A.example"}, 0, []string{"  a.example\n", "  alice@a.example\n"}, "bob"},
-		"list as JSON":     {[]string{"list", "--json", "a.example"}, 0, []string{`"name":"alice@a.example","kind":"user","number":2`}, "bob"},
-		"list no domain":   {[]string{"list", "a b"}, 2, []string{"is not a domain"}, "xx"},
-		"show":             {[]string{"show", "Alice@a.example"}, 0, []string{"signet 1, past", "signet 2, current", "retired 20"}, "xx"},
+		"list":             {[]string{"list"}, 0, []string{"  a.example\n", "  b.example\n", "  2  ", "  alice@a.example\n", "  bob@b.example\n"}, "%!"},
+		"list a domain":    {[]string{"list", "A.example"}, 0, []string{"  a.example\n", "  alice@a.example\n"}, "bob@"},
+		"list as JSON":     {[]string{"list", "--json", "a.example"}, 0, []string{`"name":"alice@a.example","kind":"user","number":2`}, "bob@"},
+		"list no domain":   {[]string{"list", "a b"}, 2, []string{"is not a domain"}, "%!"},
+		"show":             {[]string{"show", "Alice@a.example"}, 0, []string{"signet 1, past", "signet 2, current", "retired 20"}, "%!"},
 		"show a domain":    {[]string{"show", "a.example"}, 0, []string{"signet 1, current"}, "signet 2"},
-		"show nobody":      {[]string{"show", "carol@a.example"}, 1, []string{"carol@a.example has no keys here"}, "xx"},
-		"show nothing":     {[]string{"show"}, 2, []string{"name a domain or an address"}, "xx"},
-		"show no name":     {[]string{"show", "a b"}, 2, []string{"neither a domain nor an address"}, "xx"},
+		"show nobody":      {[]string{"show", "carol@a.example"}, 1, []string{"carol@a.example has no keys here"}, "%!"},
+		"show nothing":     {[]string{"show"}, 2, []string{"name a domain or an address"}, "%!"},
+		"show no name":     {[]string{"show", "a b"}, 2, []string{"neither a domain nor an address"}, "%!"},
 		"export":           {[]string{"export-signet", "alice@a.example"}, 0, []string{"-----BEGIN USER SIGNET-----"}, "PRIVATE"},
 		"export a domain":  {[]string{"export-signet", "a.example"}, 0, []string{"-----BEGIN ORGANIZATIONAL SIGNET-----"}, "PRIVATE"},
 		"export as JSON":   {[]string{"export-signet", "--json", "--form", "crypto", "a.example"}, 0, []string{`"form":"crypto"`}, "BEGIN"},
-		"export in a form": {[]string{"export-signet", "--form", "half", "a.example"}, 2, []string{"--form"}, "xx"},
+		"export in a form": {[]string{"export-signet", "--form", "half", "a.example"}, 2, []string{"--form"}, "%!"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
