@@ -6,7 +6,7 @@
 #   ./test.sh --install   install the peers and stop
 #   ./test.sh STEP ...    only these steps; their names are the words in the section headers
 #
-# Every step runs even when an earlier one failed; the last lines say what passed. FUZZTIME (default 3s) is the time a
+# Every step runs even when an earlier one failed; the last lines say what passed. FUZZTIME (default 2s) is the time a
 # fuzz target gets. With CI=true a peer that cannot be had is a failure; elsewhere its tests are skipped by name.
 set -uo pipefail
 cd "$(dirname "$0")" || exit 2
@@ -133,7 +133,7 @@ step_conformance() {
 # Every fuzz target of the tree, found by name, a few seconds each. Now and then the go command takes the end of its own
 # time for a failure ("context deadline exceeded", with no failing input): such a run counts for nothing and is made again.
 step_fuzz() {
-  local t=${FUZZTIME:-3s} pkg name rc=0 n=0
+  local t=${FUZZTIME:-2s} pkg name rc=0 n=0
   while read -r pkg name; do
     fuzz "$t" "$pkg" "$name" || { lateness && fuzz "$t" "$pkg" "$name"; } || { echo "$pkg $name:"; cat "$tmp/fuzz"; rc=1; }
     n=$((n + 1))
