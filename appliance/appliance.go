@@ -32,6 +32,7 @@ import (
 	"dimegate/dmtp/resolver"
 	"dimegate/internal/safefile"
 	"dimegate/trustful"
+	"dimegate/vault/audit"
 )
 
 // Options are what a configuration file does not say.
@@ -62,6 +63,7 @@ type Appliance struct {
 	policies   *mtasts.Client
 	reports    *tlsrpt.Recorder
 	history    *bridge.History
+	witnesses  []*audit.RemoteWitness
 	exchange   *exchange.Exchanger
 	outbound   *bridge.Outbound
 	inbound    *bridge.Inbound
@@ -97,7 +99,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}
-	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.listen} {
+	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.makeWitnesses, a.listen} {
 		if err := part(); err != nil {
 			return nil, err
 		}

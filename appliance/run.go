@@ -63,15 +63,7 @@ func (a *Appliance) checkpoints(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var witnesses []*audit.RemoteWitness
-	for i, text := range a.config.Audit.Witnesses {
-		w, err := NewRemoteWitness(text)
-		if err != nil {
-			return fmt.Errorf("audit.witnesses[%d]: %w", i+1, err)
-		}
-		witnesses = append(witnesses, w)
-	}
-	return audit.New(a.vault.Vault, key).Run(ctx, a.Log, witnesses...)
+	return audit.New(a.vault.Vault, key).Run(ctx, a.Log, a.witnesses...)
 }
 
 // sweepEvery is how often what has had its time is destroyed or closed.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -18,7 +19,7 @@ import (
 // sizeType is the content type of an answer that is a size (C2SP tlog-witness).
 const sizeType = "text/x.tlog.size"
 
-// ServeWitness answers POST /add-checkpoint until ctx ends, over TLS when there is a certificate: what it signs needs no TLS.
+// ServeWitness answers POST /add-checkpoint until ctx ends and what was begun is answered, over TLS when there is a certificate: what it signs needs no TLS.
 func ServeWitness(ctx context.Context, ln net.Listener, w *audit.Witness, certificate *tls.Certificate, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /add-checkpoint", func(rw http.ResponseWriter, r *http.Request) {
@@ -46,9 +47,26 @@ func ServeWitness(ctx context.Context, ln net.Listener, w *audit.Witness, certif
 	if certificate != nil {
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*certificate}, MinVersion: tls.VersionTLS12})
 	}
-	defer context.AfterFunc(ctx, func() { s.Close() })()
+	ended := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.WriteTimeout)
+		defer cancel()
+		ended <- s.Shutdown(grace)
+	})
 	if err := s.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		stop()
 		return err
+	}
+	return <-ended
+}
+
+func (a *Appliance) makeWitnesses() error {
+	for i, text := range a.config.Audit.Witnesses {
+		w, err := NewRemoteWitness(text)
+		if err != nil {
+			return fmt.Errorf("audit.witnesses[%d]: %w", i+1, err)
+		}
+		a.witnesses = append(a.witnesses, w)
 	}
 	return nil
 }

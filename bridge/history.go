@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -43,8 +42,9 @@ type HistoryStore interface {
 
 // Bounds of a History.
 const (
-	historyBatch   = 250    // decisions in one batch, at most 4 KB each
-	historyPending = 50_000 // decisions that wait for Flush; beyond, the oldest are forgotten
+	historyBatch   = 250     // decisions in one batch
+	historyOctets  = 1 << 19 // of one batch; a decision that is longer alone is forgotten
+	historyPending = 50_000  // decisions that wait for Flush; beyond, the oldest are forgotten
 )
 
 // A History remembers decisions for a time. It is an aid, not the log: what came after the last Flush is lost in a crash.
@@ -84,8 +84,12 @@ func (h *History) Flush(ctx context.Context) error {
 	h.pending = nil
 	h.mu.Unlock()
 	for len(list) > 0 {
-		n := min(len(list), historyBatch)
-		if err := h.save(ctx, list[:n]); err != nil {
+		n, octets, err := batch(list)
+		if err == nil && len(octets) > 0 {
+			// Named by its last decision: what is older than a moment lies in batches of names before it.
+			err = h.store.SetHistory(ctx, batchName(list[n-1].Time)+"-"+rand.Text()[:8], octets)
+		}
+		if err != nil {
 			h.mu.Lock()
 			h.pending = append(list, h.pending...)
 			h.mu.Unlock()
@@ -96,16 +100,22 @@ func (h *History) Flush(ctx context.Context) error {
 	return nil
 }
 
-func (h *History) save(ctx context.Context, batch []Past) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	for _, p := range batch {
-		if err := enc.Encode(p); err != nil {
-			return err
+// batch writes as many of the first decisions as one batch holds, a line each, and tells how many these are.
+func batch(list []Past) (n int, octets []byte, err error) {
+	for n < len(list) && n < historyBatch {
+		line, err := json.Marshal(list[n])
+		if err != nil {
+			return 0, nil, err
 		}
+		if len(octets)+len(line) >= historyOctets && len(octets) > 0 {
+			break
+		}
+		if len(line) < historyOctets {
+			octets = append(append(octets, line...), '\n')
+		}
+		n++
 	}
-	// Named by its last decision: what is older than a moment lies in batches of names before it.
-	return h.store.SetHistory(ctx, batchName(batch[len(batch)-1].Time)+"-"+rand.Text()[:8], b.Bytes())
+	return n, octets, nil
 }
 
 // batchName sorts as time does.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,6 +118,23 @@ func TestHistory(t *testing.T) {
 	}
 	if len(h.pending) > historyPending {
 		t.Errorf("%d wait", len(h.pending))
+	}
+	for range 300 { // more octets than one note of the vault holds; and one that is longer alone
+		h.Add(Past{Rule: strings.Repeat("x", 4000)})
+		now = now.Add(time.Second)
+	}
+	h.Add(Past{Rule: strings.Repeat("x", historyOctets)})
+	h.Add(Past{Rule: "behind it"})
+	if err := h.Flush(t.Context()); err != nil || len(h.pending) > 0 {
+		t.Error(err, len(h.pending))
+	}
+	for name, b := range store.m {
+		if len(b) > historyOctets {
+			t.Errorf("%s: %d octets", name, len(b))
+		}
+	}
+	if all := since(time.Time{}); all[len(all)-1].Rule != "behind it" || len(all[len(all)-2].Rule) != 4000 {
+		t.Error("decisions are missing")
 	}
 	(*History)(nil).Add(Past{})
 	none := NewHistory(store, 0, time.Now)

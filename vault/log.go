@@ -255,10 +255,21 @@ func (v *Vault) SaveCheckpoint(ctx context.Context, c Checkpoint) error {
 	})
 }
 
-// CosignCheckpoint replaces the note of a checkpoint by itself with more signatures; ErrNotFound when there is none.
-func (v *Vault) CosignCheckpoint(ctx context.Context, size int64, note []byte) error {
+// LogExtent is the number of leaves and of the tree's hashes, both at the same moment: tlog.StoredHashCount of the one is the
+// other, unless somebody changed them.
+func (v *Vault) LogExtent(ctx context.Context) (leaves, hashes int64, err error) {
+	err = v.queryRow(ctx, `SELECT (SELECT COALESCE(MAX(idx), -1) + 1 FROM leaves), (SELECT COALESCE(MAX(idx), -1) + 1 FROM hashes)`, nil, &leaves, &hashes)
+	return leaves, hashes, err
+}
+
+// CosignCheckpoint adds a signature line to the note of a checkpoint; ErrNotFound when there is none.
+func (v *Vault) CosignCheckpoint(ctx context.Context, size int64, line []byte) error {
 	return v.update(ctx, func(tx *Tx) error {
-		n, err := tx.change(`UPDATE checkpoints SET note = ? WHERE size = ?`, note, size)
+		var note []byte
+		if err := tx.queryRow(`SELECT note FROM checkpoints WHERE size = ?`, []any{size}, &note); err != nil {
+			return err
+		}
+		n, err := tx.change(`UPDATE checkpoints SET note = ? WHERE size = ?`, append(note, line...), size)
 		if err == nil && n == 0 {
 			err = ErrNotFound
 		}

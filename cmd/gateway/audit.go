@@ -102,12 +102,17 @@ func runAuditVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 	return reportAudit(std.out, r, err, *asJSON)
 }
 
-// configuredWitnesses are the keys of audit.witnesses.
-func configuredWitnesses(path string) (list []note.Verifier, err error) {
+// configuredWitnesses are the keys of audit.witnesses of a configuration file.
+func configuredWitnesses(path string) ([]note.Verifier, error) {
 	c, err := config.Load(path)
 	if err != nil {
 		return nil, usageError{err}
 	}
+	return witnessKeys(c)
+}
+
+// witnessKeys are the keys of audit.witnesses.
+func witnessKeys(c *config.Config) (list []note.Verifier, err error) {
 	for i, text := range c.Audit.Witnesses {
 		_, key, _ := strings.Cut(text, " ")
 		v, err := audit.ParseWitness(key)

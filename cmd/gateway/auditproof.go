@@ -61,7 +61,7 @@ func printReconciliation(w io.Writer, r audit.Reconciliation) error {
 		fmt.Fprintf(w, "MISSING: the recipient of leaf %d is neither in the queue nor at an end\n", n)
 	}
 	for _, n := range r.Strange {
-		fmt.Fprintf(w, "NOT FINE: leaf %d ends what was not accepted, or what had ended\n", n)
+		fmt.Fprintf(w, "NOT FINE: leaf %d ends what was not accepted, or what had ended, or accepts a recipient again\n", n)
 	}
 	if r.Unknown > 0 {
 		fmt.Fprintf(w, "NOT FINE: %d entries of the queue have no leaf\n", r.Unknown)

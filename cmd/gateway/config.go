@@ -49,6 +49,9 @@ func runConfigCheck(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 		return usagef("config check: takes no operand: see %q", "gateway config check --help")
 	}
 	c, err := config.Load(*path)
+	if err == nil {
+		_, err = witnessKeys(c)
+	}
 	if err == nil && !*noFiles {
 		if ferr := c.CheckFiles(); ferr != nil {
 			err = fmt.Errorf("%s: %w", *path, ferr)

@@ -22,10 +22,11 @@ func cli(t *testing.T, args ...string) (code int, out, errs string) {
 
 func TestConfigCheck(t *testing.T) {
 	folder := t.TempDir()
-	good, bad := filepath.Join(folder, "good.toml"), filepath.Join(folder, "bad.toml")
+	good, bad, witness := filepath.Join(folder, "good.toml"), filepath.Join(folder, "bad.toml"), filepath.Join(folder, "witness.toml")
 	for path, text := range map[string]string{
-		good: "[[organization]]\ndomains = [\"example.org\"]\n",
-		bad:  "[submission]\ntimeout = \"6s\"\n",
+		good:    "[[organization]]\ndomains = [\"example.org\"]\n",
+		bad:     "[submission]\ntimeout = \"6s\"\n",
+		witness: "[[organization]]\ndomains = [\"example.org\"]\n[audit]\nwitnesses = [\"https://w.example x+y+z\"]\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -42,6 +43,7 @@ func TestConfigCheck(t *testing.T) {
 		"faults":        {[]string{"--config", bad}, 2, "", "submission.timeout: 6s is under 5m"},
 		"faults, JSON":  {[]string{"--config", bad, "--json"}, 2, `"key":"submission.timeout"`, "6s is under 5m"},
 		"no file":       {[]string{"--config", filepath.Join(folder, "none")}, 2, "", "no such file"},
+		"no witness":    {[]string{"--config", witness, "--no-files"}, 2, "", "audit.witnesses[1]: "},
 		"operand":       {[]string{"x"}, 2, "", "takes no operand"},
 		"fine, as JSON": {[]string{"--config", good, "--no-files", "--json"}, 0, `"fine":true,"faults":[]`, ""},
 	}

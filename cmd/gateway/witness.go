@@ -122,6 +122,7 @@ func runWitness(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 	if err != nil {
 		return usageError{err}
 	}
+	defer w.Close()
 	var certificate *tls.Certificate
 	if *cert != "" {
 		c, err := tls.LoadX509KeyPair(*cert, *certKey)

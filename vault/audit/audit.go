@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -28,12 +29,13 @@ import (
 type Source interface {
 	Archive() vault.ID
 	LogSize(ctx context.Context) (int64, error)
+	LogExtent(ctx context.Context) (leaves, hashes int64, err error)
 	LogHashes(ctx context.Context, indexes []int64) ([]tlog.Hash, error)
 	LogLeaves(ctx context.Context, first int64, n int) ([][]byte, error)
 	Checkpoints(ctx context.Context, after int64, n int) ([]vault.Checkpoint, error)
 	LastCheckpoint(ctx context.Context) (vault.Checkpoint, error)
 	SaveCheckpoint(ctx context.Context, c vault.Checkpoint) error
-	CosignCheckpoint(ctx context.Context, size int64, note []byte) error
+	CosignCheckpoint(ctx context.Context, size int64, line []byte) error
 }
 
 // Origin is the name of a vault's log, in checkpoints and in its key.
@@ -94,8 +96,12 @@ func (t Tree) text() string {
 	return t.Origin + "\n" + strconv.FormatInt(t.Size, 10) + "\n" + t.Root.String() + "\n"
 }
 
-// maxNote bounds a checkpoint that is read.
-const maxNote = 64 << 10
+// Bounds of a checkpoint that is read: its octets, and its leaves (package tlog counts hashes in an int64, two a leaf, and
+// does not end above 2^62).
+const (
+	maxNote = 64 << 10
+	maxSize = 1 << 56
+)
 
 // ParseCheckpoint reads a signed note and checks the signature of one of verifiers, which are texts as Verifier returns.
 func ParseCheckpoint(signed []byte, verifiers ...string) (Tree, error) {
@@ -125,7 +131,7 @@ func parseTree(text string) (Tree, error) {
 	}
 	t := Tree{Origin: lines[0]}
 	var err error
-	if t.Size, err = strconv.ParseInt(lines[1], 10, 64); err != nil || t.Size < 0 || strconv.FormatInt(t.Size, 10) != lines[1] {
+	if t.Size, err = strconv.ParseInt(lines[1], 10, 64); err != nil || t.Size < 0 || t.Size > maxSize || strconv.FormatInt(t.Size, 10) != lines[1] {
 		return Tree{}, bad
 	}
 	if t.Root, err = tlog.ParseHash(lines[2]); err != nil {
@@ -209,9 +215,7 @@ func (l *Log) Run(ctx context.Context, log *slog.Logger, witnesses ...*RemoteWit
 		if _, err := l.Checkpoint(context.WithoutCancel(ctx), time.Now()); err != nil {
 			log.LogAttrs(ctx, slog.LevelError, "checkpoint", slog.Any("error", err))
 		}
-		for _, w := range witnesses {
-			w.report(ctx, log, l.Cosign(ctx, w), time.Now())
-		}
+		l.cosignAll(ctx, log, witnesses)
 		select {
 		case <-ctx.Done():
 			_, err := l.Checkpoint(context.WithoutCancel(ctx), time.Now())
@@ -222,6 +226,15 @@ func (l *Log) Run(ctx context.Context, log *slog.Logger, witnesses ...*RemoteWit
 		case <-tick.C:
 		}
 	}
+}
+
+// cosignAll asks the witnesses, each at the same time as the others: one that does not answer keeps nobody waiting.
+func (l *Log) cosignAll(ctx context.Context, log *slog.Logger, witnesses []*RemoteWitness) {
+	var wg sync.WaitGroup
+	for _, w := range witnesses {
+		wg.Go(func() { w.report(ctx, log, l.Cosign(ctx, w), time.Now()) })
+	}
+	wg.Wait()
 }
 
 // ProveLeaf proves that the leaf of an index is in the tree of a size: tlog.CheckRecord checks it.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"dimegate/dmtp/key"
@@ -171,6 +172,7 @@ func TestTampering(t *testing.T) {
 		"hash changed":           {func(t *testing.T, w *world) { w.raw(t, `UPDATE hashes SET hash = zeroblob(32) WHERE idx = 14`) }, 7, "tree"},
 		"hash deleted":           {func(t *testing.T, w *world) { w.raw(t, `DELETE FROM hashes WHERE idx = 14`) }, 7, "cannot be read"},
 		"tail cut":               {func(t *testing.T, w *world) { w.raw(t, `DELETE FROM leaves WHERE idx >= 15`) }, 15, "ends before it"},
+		"unsigned tail cut":      {func(t *testing.T, w *world) { w.raw(t, `DELETE FROM leaves WHERE idx >= 18`) }, 18, "hashes in place of"},
 		"leaf and tree changed":  {func(t *testing.T, w *world) { w.raw(t, flip); w.regrow(t) }, 8, "signed over"},
 		"unsigned leaf and tree": {func(t *testing.T, w *world) { w.raw(t, strings.ReplaceAll(flip, "11", "19")); w.regrow(t) }, -2, ""},
 		"checkpoints unsigned":   {func(t *testing.T, w *world) { w.raw(t, `UPDATE checkpoints SET note = X'00' WHERE size = 8`) }, -1, "checkpoint of 8 leaves is not signed"},
@@ -273,10 +275,28 @@ func TestParseCheckpoint(t *testing.T) {
 		"cut":          {signed[:len(signed)-3], w.key.Verifier()},
 		"empty":        {"", w.key.Verifier()},
 		"no key":       {signed, "x"},
+		"huge":         {strings.Replace(signed, "\n5\n", "\n9223372036854775807\n", 1), w.key.Verifier()},
 		"long":         {signed + strings.Repeat("x", 100_000), w.key.Verifier()},
 	} {
 		if tree, err := audit.ParseCheckpoint([]byte(c.note), c.key); err == nil {
 			t.Errorf("%s: %+v", name, tree)
+		}
+	}
+}
+
+// A tree too large for any is no tree, whoever signed it: package tlog does not end on it.
+func TestHugeTree(t *testing.T) {
+	k, err := audit.NewKey("dimegate/x", make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for size, ok := range map[int64]bool{1 << 56: true, 1<<56 + 1: false, 1<<63 - 1: false} {
+		signed, err := note.Sign(&note.Note{Text: fmt.Sprintf("dimegate/x\n%d\n%s\n", size, tlog.Hash{})}, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := audit.ParseCheckpoint(signed, k.Verifier()); ok != (err == nil) {
+			t.Errorf("%d leaves: %v", size, err)
 		}
 	}
 }

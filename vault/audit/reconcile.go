@@ -25,7 +25,7 @@ type Reconciliation struct {
 	Queued    int64 `json:"queued"`
 
 	Missing []int64 `json:"missing,omitempty"` // leaves of recipients who are neither in the queue nor at an end
-	Strange []int64 `json:"strange,omitempty"` // leaves of an end that no recipient was accepted for, or of a second one
+	Strange []int64 `json:"strange,omitempty"` // leaves of an end that no recipient was accepted for, or of a second end or acceptance
 	Unknown int64   `json:"unknown"`           // rows of the queue that no leaf was written for
 }
 
@@ -86,6 +86,8 @@ func (t *tally) leaf(l vault.Leaf, n int64) {
 	_, open := t.open[l.Subject]
 	atEnd, known := t.closed[l.Subject]
 	switch {
+	case l.Type == vault.LeafRecipient && (open || known):
+		t.Strange = append(t.Strange, n)
 	case l.Type == vault.LeafRecipient && n < t.size:
 		t.open[l.Subject] = n
 		t.Accepted++

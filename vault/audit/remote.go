@@ -15,7 +15,7 @@ import (
 	"dimegate/vault"
 )
 
-// A RemoteWitness is a witness elsewhere, as a log knows it. It belongs to one goroutine.
+// A RemoteWitness is a witness elsewhere, as a log knows it. It belongs to one goroutine at a time.
 type RemoteWitness struct {
 	Verifier note.Verifier
 	// Add carries a request to the witness: see WitnessRequest. Its time is bounded by ctx.
@@ -80,11 +80,12 @@ func (l *Log) accept(ctx context.Context, w *RemoteWitness, c vault.Checkpoint, 
 	case len(c.Note)+len(a.Body) > maxNote:
 		return fmt.Errorf("audit: witness %s: its answer is too large", w.Verifier.Name())
 	}
-	more := append(slices.Clone(c.Note), a.Body...)
-	if !slices.Contains(Cosigned(more, []note.Verifier{w.Verifier}), w.Verifier.Name()) {
+	n, err := note.Open(append(slices.Clone(c.Note), a.Body...), note.VerifierList(w.Verifier))
+	if err != nil {
 		return fmt.Errorf("audit: witness %s: its answer is no cosignature of this checkpoint by its key", w.Verifier.Name())
 	}
-	if err := l.src.CosignCheckpoint(ctx, c.Size, more); err != nil {
+	// Of its answer the one line that was verified is kept: what else is in it is nobody's word.
+	if err := l.src.CosignCheckpoint(ctx, c.Size, []byte("— "+n.Sigs[0].Name+" "+n.Sigs[0].Base64+"\n")); err != nil {
 		return err
 	}
 	w.seen = c.Size

@@ -66,6 +66,11 @@ func Verify(ctx context.Context, src Source, verifier string, witnesses []note.V
 	} else if len(last) > 0 {
 		return Report{}, &Fault{Leaf: size, Reason: fmt.Sprintf("the log ends before it, a checkpoint has %d leaves", last[0].Size)}
 	}
+	if leaves, hashes, err := src.LogExtent(ctx); err != nil {
+		return Report{}, err
+	} else if n := tlog.StoredHashCount(leaves); hashes != n {
+		return Report{}, &Fault{Leaf: leaves, Reason: fmt.Sprintf("the log ends before it, its tree has %d hashes in place of %d", hashes, n)}
+	}
 	v.r.Root, err = tlog.TreeHash(size, v.reader())
 	return v.r, err
 }

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -22,16 +24,18 @@ import (
 )
 
 // A Witness cosigns what grows and nothing else (C2SP tlog-witness): of each log it knows, it keeps the last tree that it
-// saw, and never cosigns one that does not begin with it. Safe for concurrent use; of one folder there must be one Witness.
+// saw, and never cosigns one that does not begin with it. Safe for concurrent use; of one folder there is one Witness at a time.
 type Witness struct {
 	key  WitnessKey
 	dir  string
 	logs map[string]string // origins and their verifier keys
 
-	mu sync.Mutex
+	mu   sync.Mutex
+	lock *os.File
 }
 
-// NewWitness makes a witness of the logs whose verifier keys are given. It keeps a file a log in the folder.
+// NewWitness makes a witness of the logs whose verifier keys are given. It keeps a file a log in the folder, which
+// must be its alone until Close.
 func NewWitness(key WitnessKey, dir string, logs []string) (*Witness, error) {
 	w := &Witness{key: key, dir: dir, logs: map[string]string{}}
 	for _, l := range logs {
@@ -48,8 +52,19 @@ func NewWitness(key WitnessKey, dir string, logs []string) (*Witness, error) {
 	if len(w.logs) == 0 {
 		return nil, errors.New("audit: a witness without a log")
 	}
+	var err error
+	if w.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return nil, fmt.Errorf("audit: witness: %w", err)
+	}
+	if err := syscall.Flock(int(w.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		w.lock.Close()
+		return nil, fmt.Errorf("audit: %s is another witness's that is running", dir)
+	}
 	return w, nil
 }
+
+// Close lets go of the folder.
+func (w *Witness) Close() error { return w.lock.Close() }
 
 // MaxWitnessRequest bounds a request, in octets: a note and at most 63 hashes.
 const MaxWitnessRequest = maxNote + 8<<10

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,9 +42,15 @@ func newTower(t testing.TB, logs ...string) *tower {
 
 func (w *tower) restart(t testing.TB, logs ...string) {
 	t.Helper()
+	if w.Witness != nil {
+		w.Close()
+	}
 	var err error
 	if w.Witness, err = audit.NewWitness(w.key, w.dir, logs); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := audit.NewWitness(w.key, w.dir, logs); err == nil {
+		t.Fatal("two witnesses in one folder")
 	}
 }
 
@@ -215,6 +222,51 @@ func TestWitnessRefuses(t *testing.T) {
 	}
 }
 
+// Of what witnesses answer at the same time the verified lines are kept, and nothing else.
+func TestManyWitnesses(t *testing.T) {
+	w := newWorld(t, 5)
+	signed := w.checkpoint(t)
+	var remotes []*audit.RemoteWitness
+	var names []note.Verifier
+	for i := range 5 {
+		k, err := audit.NewWitnessKey(fmt.Sprintf("w%d.example", i), bytes.Repeat([]byte{byte(i + 1)}, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err := audit.NewWitness(k, t.TempDir(), []string{w.key.Verifier()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := audit.ParseWitness(k.Verifier())
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, v)
+		remotes = append(remotes, &audit.RemoteWitness{Verifier: v, Add: func(_ context.Context, r []byte) (audit.Answer, error) {
+			a, err := one.Add(r, made)
+			a.Body = "— stranger.example AAAAAAAAAAAA\n" + a.Body + "— " + v.Name() + " AAAAAAAAAAAA\n"
+			return a, err
+		}})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.log.Run(ctx, slog.New(slog.DiscardHandler), remotes...) }()
+	var after vault.Checkpoint
+	for deadline := time.Now().Add(30 * time.Second); len(audit.Cosigned(after.Note, names)) < len(names); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s", after.Note)
+		}
+		after, _ = w.LastCheckpoint(t.Context())
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if more := bytes.TrimPrefix(after.Note, signed); bytes.Count(more, []byte("\n")) != len(names) || bytes.Contains(more, []byte("stranger")) {
+		t.Errorf("kept: %s", more)
+	}
+}
+
 // A witness whose memory is damaged cosigns nothing: it never begins anew.
 func TestWitnessDamaged(t *testing.T) {
 	w := newWorld(t, 3)
@@ -255,9 +307,12 @@ func TestFalseWitness(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, add := range map[string]func(r []byte) (audit.Answer, error){
-		"another's key":     func(r []byte) (audit.Answer, error) { return false1.Add(r, made) },
-		"nothing":           func([]byte) (audit.Answer, error) { return audit.Answer{Status: 200}, nil },
-		"rubbish":           func([]byte) (audit.Answer, error) { return audit.Answer{Status: 200, Body: "x\n\n\n— "}, nil },
+		"another's key": func(r []byte) (audit.Answer, error) { return false1.Add(r, made) },
+		"nothing":       func([]byte) (audit.Answer, error) { return audit.Answer{Status: 200}, nil },
+		"rubbish":       func([]byte) (audit.Answer, error) { return audit.Answer{Status: 200, Body: "x\n\n\n— "}, nil },
+		"a size beyond any": func([]byte) (audit.Answer, error) {
+			return audit.Answer{Status: 409, Size: true, Body: "9223372036854775807\n"}, nil
+		},
 		"a size for ever":   func([]byte) (audit.Answer, error) { return audit.Answer{Status: 409, Size: true, Body: "3\n"}, nil },
 		"no size":           func([]byte) (audit.Answer, error) { return audit.Answer{Status: 409, Size: true, Body: "x"}, nil },
 		"a size below zero": func([]byte) (audit.Answer, error) { return audit.Answer{Status: 409, Size: true, Body: "-3\n"}, nil },
