@@ -22,6 +22,7 @@ unbound:unbound
 nsd:nsd ldns-signzone:ldnsutils
 softhsm2-util:softhsm2
 swaks:swaks swaks:libnet-ssleay-perl
+strace:strace
 exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
 "
 # Debian lets one mail server be installed, and that is Postfix: Exim is unpacked beside it.
@@ -33,6 +34,7 @@ reason() {
     softhsm2) echo "the token of the PKCS#11 seal" ;;
     postfix*) echo "the mail servers at both ends of the line" ;;
     dovecot*) echo "the mailbox at the end of the line" ;;
+    strace) echo "counts the calls that wait for the disk, in Postfix and in the gateway" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
     lib*) echo "what Exim needs" ;;
     unbound|nsd|ldnsutils) echo "the judge of our DNSSEC validation, and its zones" ;;

@@ -25,10 +25,10 @@ type Gateway struct {
 	binary string
 }
 
-// Build compiles the gateway as it is shipped, without cgo, and returns the program's path.
-func Build(ctx context.Context, dir string) (string, error) {
+// Build compiles the gateway, without cgo and, unless tags are given, as it is shipped, and returns the program's path.
+func Build(ctx context.Context, dir string, tags ...string) (string, error) {
 	path := filepath.Join(dir, "gateway")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "dimegate/cmd/gateway")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "dimegate/cmd/gateway")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
@@ -127,7 +127,7 @@ func (g *Gateway) LogFile() string { return filepath.Join(g.lab.Dir, "dx."+g.org
 
 // Run starts the gateway, for the first time or again, and waits until it answers.
 func (g *Gateway) Run(ctx context.Context) error {
-	p, err := g.lab.Start("dx."+g.org.Domain, g.binary, "run", "--config", g.Config)
+	p, err := g.lab.StartIn("", []string{"LAB_PROFILE=" + g.profileSocket()}, "dx."+g.org.Domain, g.binary, "run", "--config", g.Config)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ var commands = []command{
 	{"up", "", "start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)", runUp},
 	leakCommand,
 	escrowCommand,
+	benchCommand,
 	{name: "escrow-part", run: runEscrowPart}, // see escrowLab.start
 	{name: "gateway-at", run: runGatewayAt},   // see leakWorld.startAlpha
 }

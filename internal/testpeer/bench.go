@@ -244,9 +244,12 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // ExitCode is what the program ended with, -1 for a signal.
 func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 
-// AnonymousMemory is the program's resident memory that no file backs, in octets (RssAnon of proc_pid_status(5)).
-func (p *Process) AnonymousMemory() (int64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+// AnonymousMemory is the program's resident memory that no file backs, in octets.
+func (p *Process) AnonymousMemory() (int64, error) { return AnonymousMemory(p.Pid()) }
+
+// AnonymousMemory is the resident memory of a process that no file backs, in octets (RssAnon of proc_pid_status(5)).
+func AnonymousMemory(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}

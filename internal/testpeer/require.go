@@ -27,6 +27,7 @@ var needs = map[string]need{
 	"nsd":       {"nsd", "nsd", false},
 	"ldns":      {"ldns-signzone", "ldnsutils", false},
 	"softhsm":   {"softhsm2-util", "softhsm2", false},
+	"strace":    {"strace", "strace", false},
 	"gcc":       {"gcc", "gcc and libc6-dev", false},
 	"exim":      {"exim4", "exim4-daemon-light, unpacked", true},
 }

@@ -17,6 +17,8 @@ type SMTPClient struct {
 	conn net.Conn
 	text *textproto.Reader
 	Ext  map[string]string // what EHLO announced, upper case, with its parameters
+
+	Waited time.Duration // how long the last message's end waited for its 250
 }
 
 // sessionTimeout bounds one session of the client as a whole.
@@ -83,9 +85,11 @@ func (c *SMTPClient) Send(from string, to []string, body []byte, params ...strin
 	if _, err := c.conn.Write(append(stuff(body), ".\r\n"...)); err != nil {
 		return err
 	}
+	ended := time.Now()
 	if _, err := c.reply(250); err != nil {
 		return fmt.Errorf("end of data: %w", err)
 	}
+	c.Waited = time.Since(ended)
 	return nil
 }
 
