@@ -54,6 +54,11 @@ const (
 
 	// A seal was added or removed, or a role's root key replaced. Subject: of the role. Public: zeros.
 	LeafSeal LeafType = 80
+
+	// Who has which role, all of it. Subject: one for all. Public: zeros.
+	LeafRoles LeafType = 96
+	// Somebody looked at addresses. Subject: random. Public: zeros.
+	LeafLook LeafType = 97
 )
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
@@ -65,6 +70,7 @@ var leafNames = map[LeafType]string{
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
 	LeafTrust: "trust", LeafSeal: "seal",
+	LeafRoles: "roles", LeafLook: "look",
 }
 
 func (t LeafType) String() string {

@@ -33,29 +33,31 @@ func TestAuditReconcile(t *testing.T) {
 		}
 	}
 	reconcile(0, audit.Reconciliation{Accepted: 5, Bounced: 1, Dropped: 1, Held: 1, Queued: 2})
-	change := func(statement string, args ...any) {
-		t.Helper()
-		c, err := config.Load(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		db, err := sql.Open("sqlite", filepath.Join(c.Vault.Folder, "vault.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		r, err := db.Exec(statement, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n, _ := r.RowsAffected(); n != 1 {
-			t.Fatalf("%s: %d rows", statement, n)
-		}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
 	}
-	change(`DELETE FROM queue WHERE domain = ?`, "y.example")
+	rawChange(t, c, `DELETE FROM queue WHERE domain = ?`, "y.example")
 	code, out, _ := cli(t, "audit", "reconcile", "--config", path)
 	if code != 1 || !strings.Contains(out, "1  missing\n") || !strings.Contains(out, "MISSING: the recipient of leaf ") {
 		t.Errorf("exit %d:\n%s", code, out)
+	}
+}
+
+// rawChange changes one row of the database behind the gateway's back.
+func rawChange(t *testing.T, c *config.Config, statement string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(c.Vault.Folder, "vault.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	r, err := db.Exec(statement, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := r.RowsAffected(); n != 1 {
+		t.Fatalf("%s: %d rows", statement, n)
 	}
 }
 

@@ -55,7 +55,7 @@ func runInit(ctx context.Context, std stdio, fset *flag.FlagSet, args []string) 
 	} else if len(rest) > 0 {
 		return usagef("init: takes no operand: name a domain with --domain")
 	}
-	c, wrote, err := initConfig(*path, a)
+	c, wrote, err := initConfig(ctx, *path, a)
 	if err != nil {
 		return usageError{err}
 	}
@@ -80,13 +80,13 @@ func runInit(ctx context.Context, std stdio, fset *flag.FlagSet, args []string) 
 }
 
 // initConfig loads the configuration, or writes the one that the answers make. A wrong answer writes nothing.
-func initConfig(path string, a setup.Answer) (c *config.Config, wrote bool, err error) {
+func initConfig(ctx context.Context, path string, a setup.Answer) (c *config.Config, wrote bool, err error) {
 	answered := len(a.Domains)+len(a.DX) > 0 || a.Inner+a.DataFolder+a.Name+a.Policy != ""
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		if answered {
 			return nil, false, fmt.Errorf("init: %s exists already: change it there, and run \"gateway init --config %s\" alone", path, path)
 		}
-		c, err := config.Load(path)
+		c, err := loadFor(ctx, path)
 		return c, false, err
 	}
 	if len(a.Domains) == 0 {

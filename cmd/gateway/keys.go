@@ -310,10 +310,14 @@ func chainOf(ctx context.Context, v *vault.Vault, name string) ([]*signet.Signet
 
 // openVault opens the vault of a configuration, beside a gateway that may be running, and no seal: signets are public.
 func openVault(ctx context.Context, path string) (*vault.Vault, error) {
-	c, err := config.Load(path)
+	c, err := loadFor(ctx, path)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
+	return openVaultOf(ctx, c)
+}
+
+func openVaultOf(ctx context.Context, c *config.Config) (*vault.Vault, error) {
 	v, err := vault.Open(ctx, vault.Options{Dir: c.Vault.Folder})
 	if err != nil {
 		return nil, usageError{fmt.Errorf("vault.folder: %w", err)}

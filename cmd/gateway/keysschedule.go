@@ -56,11 +56,11 @@ func runKeysSchedule(ctx context.Context, std stdio, fs *flag.FlagSet, args []st
 			return usagef("keys schedule: %q is not an address", rest[0])
 		}
 	}
-	c, err := config.Load(*path)
+	c, err := loadFor(ctx, *path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
-	v, err := openVault(ctx, *path)
+	v, err := openVaultOf(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,7 @@ var commands = []command{
 	policyCommand,
 	queueCommand,
 	auditCommand,
+	rolesCommand,
 	witnessCommand,
 	versionCommand,
 }
@@ -87,11 +88,11 @@ func dispatch(ctx context.Context, std stdio, args []string) int {
 		return 1
 	}
 	fmt.Fprintln(std.err, "gateway:", err)
-	if _, ok := errors.AsType[usageError](err); ok {
-		return 2
-	}
 	if _, ok := errors.AsType[refusedError](err); ok {
 		return 3
+	}
+	if _, ok := errors.AsType[usageError](err); ok {
+		return 2
 	}
 	return 1
 }
@@ -116,7 +117,7 @@ func call(ctx context.Context, std stdio, path string, list []command, args []st
 		fs := flag.NewFlagSet(path, flag.ContinueOnError)
 		fs.SetOutput(std.err)
 		fs.Usage = func() { printHelp(std.out, path, c, fs) }
-		return c.run(ctx, std, fs, args[1:])
+		return c.run(withLine(ctx, path, args[1:]), std, fs, args[1:])
 	}
 	return usagef("%s: unknown command %q: see %q", path, args[0], path+" --help")
 }

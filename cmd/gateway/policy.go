@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"dimegate/appliance"
-	"dimegate/appliance/config"
 	"dimegate/bridge"
 )
 
@@ -61,9 +60,9 @@ func runPolicyExplain(ctx context.Context, std stdio, fs *flag.FlagSet, args []s
 			return usagef("policy explain: %s: %q is not an address", flag, a)
 		}
 	}
-	c, err := config.Load(*path)
+	c, err := loadFor(ctx, *path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	e, err := appliance.OpenExplainer(ctx, c, appliance.Options{})
 	if err != nil {

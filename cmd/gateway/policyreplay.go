@@ -31,9 +31,9 @@ func runPolicyReplay(ctx context.Context, std stdio, fs *flag.FlagSet, args []st
 	if err != nil {
 		return err
 	}
-	c, err := config.Load(*path)
+	c, err := loadFor(ctx, *path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	other, err := config.Load(*with)
 	if err != nil {

@@ -52,10 +52,10 @@ var sealsCommand = command{
 	},
 }
 
-var roles = []vault.Role{vault.HostRole, vault.SigningRole}
+var sealRoles = []vault.Role{vault.HostRole, vault.SigningRole}
 
 func parseRole(name string) (vault.Role, error) {
-	for _, r := range roles {
+	for _, r := range sealRoles {
 		if r.String() == name {
 			return r, nil
 		}
@@ -87,7 +87,7 @@ func (r sealRow) name() string {
 // sealRows lists what the headers have, and what the configuration names and they have not.
 func sealRows(c config.Vault) ([]sealRow, error) {
 	var rows []sealRow
-	for _, role := range roles {
+	for _, role := range sealRoles {
 		h, err := vault.ReadSealHeader(keystore.SealHeader(c.Folder, role))
 		if err != nil {
 			return nil, usageError{err}
@@ -116,8 +116,8 @@ func sealRows(c config.Vault) ([]sealRow, error) {
 	return rows, nil
 }
 
-func runSealStatus(_ context.Context, std stdio, fs *flag.FlagSet, args []string) error {
-	c, asJSON, err := sealFlags(fs, args)
+func runSealStatus(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
+	c, asJSON, err := sealFlags(ctx, fs, args)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func runSealStatus(_ context.Context, std stdio, fs *flag.FlagSet, args []string
 }
 
 func runSealTest(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
-	c, asJSON, err := sealFlags(fs, args)
+	c, asJSON, err := sealFlags(ctx, fs, args)
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func whyClosed(err error, name string) string {
 	return name + ": " + err.Error()
 }
 
-func sealFlags(fs *flag.FlagSet, args []string) (*config.Config, bool, error) {
+func sealFlags(ctx context.Context, fs *flag.FlagSet, args []string) (*config.Config, bool, error) {
 	path := fs.String("config", defaultConfig, "configuration `FILE`")
 	asJSON := fs.Bool("json", false, "print JSON, an object a seal")
 	rest, err := parse(fs, args)
@@ -202,9 +202,9 @@ func sealFlags(fs *flag.FlagSet, args []string) (*config.Config, bool, error) {
 	if len(rest) > 0 {
 		return nil, false, usagef("%s: takes no operand", fs.Name())
 	}
-	c, err := config.Load(*path)
+	c, err := loadFor(ctx, *path)
 	if err != nil {
-		return nil, false, usageError{err}
+		return nil, false, err
 	}
 	return c, *asJSON, nil
 }

@@ -71,9 +71,9 @@ func runSealAdd(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 	} else if len(rest) > 0 {
 		return usagef("seal add: takes no operand")
 	}
-	c, err := config.Load(f.path)
+	c, err := loadFor(ctx, f.path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	byHand := f.passphrase != "" || f.quorum > 0
 	if byHand && f.role == "" {
@@ -90,7 +90,7 @@ func runSealAdd(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 		return err
 	}
 	added := 0
-	for _, role := range roles {
+	for _, role := range sealRoles {
 		if f.role != "" && f.role != role.String() {
 			continue
 		}
@@ -281,9 +281,9 @@ func runSealRemove(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	if err != nil {
 		return err
 	}
-	c, err := config.Load(*path)
+	c, err := loadFor(ctx, *path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	kind, id := rest[1], strings.Join(rest[2:], "")
 	var others []vault.Seal
@@ -347,9 +347,9 @@ func runSealRewrap(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	if err != nil {
 		return err
 	}
-	c, err := config.Load(*path)
+	c, err := loadFor(ctx, *path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	n, err := rewrap(ctx, c.Vault, role, more)
 	if errors.Is(err, vault.ErrLocked) {

@@ -98,9 +98,9 @@ func runTrustList(ctx context.Context, std stdio, fs *flag.FlagSet, args []strin
 
 // openSealed opens the vault with its seals: pins are under them.
 func openSealed(ctx context.Context, path string) (*config.Config, *keystore.Opened, error) {
-	c, err := config.Load(path)
+	c, err := loadFor(ctx, path)
 	if err != nil {
-		return nil, nil, usageError{err}
+		return nil, nil, err
 	}
 	v, err := keystore.Open(ctx, c.Vault, false)
 	if err != nil {

@@ -65,7 +65,7 @@ func TestWitness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, o, err := openSealed(t.Context(), path)
+	_, o, err := openSealed(withLine(t.Context(), "gateway audit verify", nil), path)
 	if err != nil {
 		t.Fatal(err)
 	}
