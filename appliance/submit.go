@@ -55,8 +55,17 @@ func (n notifier) Notify(ctx context.Context, m queue.Mail) error {
 		return errors.Join(queue.ErrRefused, err)
 	}
 	err = s.Deliver(ctx, handoff.Delivery{To: m.To, UTF8: m.SMTPUTF8, Message: smtpwire.Octets(m.Octets)})
-	if e, ok := errors.AsType[*smtpwire.Error](err); ok && !e.Temporary() {
+	if refused(err) && m.Fallback != nil {
+		err = s.Deliver(ctx, handoff.Delivery{To: m.To, Message: smtpwire.Octets(m.Fallback)})
+	}
+	if refused(err) {
 		return errors.Join(queue.ErrRefused, err)
 	}
 	return err
+}
+
+// refused tells a refusal for good, by the server or because it does not offer what the message needs.
+func refused(err error) bool {
+	e, ok := errors.AsType[*smtpwire.Error](err)
+	return ok && !e.Temporary()
 }

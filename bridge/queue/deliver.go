@@ -55,8 +55,9 @@ type Notifier interface {
 // A Mail is a notice, ready to be handed over.
 type Mail struct {
 	To       string
-	SMTPUTF8 bool
+	SMTPUTF8 bool   // Octets needs it
 	Octets   []byte // RFC 5322, CRLF
+	Fallback []byte // the same in ASCII with the original's header alone, for a server that does not take Octets; nil: none
 }
 
 // A Decision is which way a copy leaves, and by which rule.

@@ -5,9 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"fmt"
+	"mime/quotedprintable"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // A report is one delivery status notification (RFC 3464) about one recipient.
@@ -27,7 +27,8 @@ type report struct {
 	Protocol   string
 	Diagnostic string
 	Reason     string // ours, where the other side has not said any
-	Header     []byte // the original's, returned
+	Header     []byte // the original's, to be returned
+	Message    []byte // all of it, where that is asked for; nil: the header
 }
 
 // words are what people read, by kind.
@@ -40,12 +41,30 @@ var words = map[string]struct{ subject, text string }{
 		"Your message was handed over to the mail system of the recipient below, which sends no notices of delivery. This is the last that you hear of it."},
 }
 
-// mail writes the notice: multipart/report with a text, the status fields, and the original's header. With an address that
-// is not ASCII it is that of RFC 6533.
+// A form is what a notice may be made of: 7-bit always.
+type form struct {
+	eight bool // octets over 127: for a server that offers 8BITMIME
+	utf   bool // addresses that are not ASCII, as they are (RFC 6533): for one that offers SMTPUTF8
+}
+
+// mail writes the notice in its best form, and in the one that every server takes where the sender's address allows it.
 func (r *report) mail() Mail {
-	utf := !ascii(r.Envelope.ReversePath + r.Recipient.Address + r.Recipient.Original)
+	best := form{eight: true, utf: !ascii(r.Envelope.ReversePath + r.Recipient.Address + r.Recipient.Original)}
+	m := Mail{To: r.Envelope.ReversePath, SMTPUTF8: best.utf, Octets: r.compose(best)}
+	if ascii(r.Envelope.ReversePath) && (r.Message != nil || best.utf || !ascii(string(m.Octets))) {
+		small := *r
+		small.Message = nil
+		m.Fallback = small.compose(form{})
+	}
+	return m
+}
+
+// compose writes the notice (RFC 6522): a text, the status fields, and what is returned of the original.
+func (r *report) compose(f form) []byte {
 	w := words[r.Kind]
 	boundary := token()
+	text, status, returned := r.text(w.text, f), r.status(f), r.returned(f)
+	eight := text.eight() || status.eight() || returned.eight()
 	var b bytes.Buffer
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	line("From: Mail Delivery System <%s>", r.Postmaster)
@@ -56,34 +75,53 @@ func (r *report) mail() Mail {
 	line("Auto-Submitted: auto-replied")
 	line("MIME-Version: 1.0")
 	line("Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"%s\"", boundary)
-	line("")
-	line("--%s", boundary)
-	line("Content-Type: text/plain; charset=%s", choose(utf, "utf-8", "us-ascii"))
-	line("Content-Transfer-Encoding: %s", choose(utf, "8bit", "7bit"))
-	line("")
-	r.text(&b, w.text)
-	line("")
-	line("--%s", boundary)
-	line("Content-Type: %s", choose(utf, "message/global-delivery-status", "message/delivery-status"))
-	if utf {
-		line("Content-Transfer-Encoding: 8bit")
-	}
-	line("")
-	r.status(&b, utf)
-	line("")
-	line("--%s", boundary)
-	header, eight := returned(r.Header)
-	line("Content-Type: %s", choose(eight, "message/global-headers", "text/rfc822-headers"))
 	line("Content-Transfer-Encoding: %s", choose(eight, "8bit", "7bit"))
 	line("")
-	b.Write(header)
-	line("")
+	for _, p := range []part{text, status, returned} {
+		line("--%s", boundary)
+		line("Content-Type: %s", p.kind)
+		line("Content-Transfer-Encoding: %s", p.encoding())
+		line("")
+		b.Write(p.wire())
+		line("")
+	}
 	line("--%s--", boundary)
-	return Mail{To: r.Envelope.ReversePath, SMTPUTF8: utf, Octets: b.Bytes()}
+	return b.Bytes()
+}
+
+// A part is one of a notice's three.
+type part struct {
+	kind   string // its media type
+	octets []byte // lines with CRLF, each within RFC 5322's limit
+	quoted bool   // goes as quoted-printable
+}
+
+func (p part) eight() bool { return !p.quoted && !ascii(string(p.octets)) }
+
+func (p part) encoding() string {
+	switch {
+	case p.quoted:
+		return "quoted-printable"
+	case p.eight():
+		return "8bit"
+	}
+	return "7bit"
+}
+
+func (p part) wire() []byte {
+	if !p.quoted {
+		return p.octets
+	}
+	var b bytes.Buffer
+	w := quotedprintable.NewWriter(&b)
+	w.Write(p.octets) // to memory
+	w.Close()
+	return b.Bytes()
 }
 
 // text is the part for people, in lines of at most 78 characters where words allow it.
-func (r *report) text(b *bytes.Buffer, intro string) {
+func (r *report) text(intro string, f form) part {
+	b := new(bytes.Buffer)
 	fold(b, intro)
 	b.WriteString("\r\n")
 	fold(b, "    "+r.Recipient.Address)
@@ -104,6 +142,8 @@ func (r *report) text(b *bytes.Buffer, intro string) {
 		b.WriteString("\r\n")
 	}
 	fold(b, "Number of this entry in the queue of "+r.Hostname+": "+r.ID)
+	eight := !ascii(b.String())
+	return part{kind: "text/plain; charset=" + choose(eight, "utf-8", "us-ascii"), octets: b.Bytes(), quoted: eight && !f.eight}
 }
 
 // fold writes s as lines.
@@ -126,8 +166,9 @@ func fold(b *bytes.Buffer, s string) {
 }
 
 // status is RFC 3464 §2: the fields of the message, then those of the recipient.
-func (r *report) status(b *bytes.Buffer, utf bool) {
-	line := func(format string, args ...any) { fmt.Fprintf(b, format+"\r\n", args...) }
+func (r *report) status(f form) part {
+	var b bytes.Buffer
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	if r.Envelope.EnvelopeID != "" {
 		line("Original-Envelope-Id: %s", show(r.Envelope.EnvelopeID))
 	}
@@ -136,15 +177,11 @@ func (r *report) status(b *bytes.Buffer, utf bool) {
 	line("")
 	if r.Recipient.Original != "" {
 		kind, address, _ := strings.Cut(r.Recipient.Original, ";")
-		line("Original-Recipient: %s; %s", show(kind), show(address))
+		line("Original-Recipient: %s; %s", show(kind), f.address(show(address)))
 	}
-	line("Final-Recipient: %s; %s", choose(utf, "utf-8", "rfc822"), r.Recipient.Address)
+	line("Final-Recipient: %s; %s", choose(ascii(r.Recipient.Address), "rfc822", "utf-8"), f.address(r.Recipient.Address))
 	line("Action: %s", r.Kind)
-	status := r.Status
-	if r.Kind == noticeDelayed && (status == "" || status[0] != '4') {
-		status = "4.4.7" // what a wait may end in is not what it is
-	}
-	line("Status: %s", status)
+	line("Status: %s", r.Status)
 	if r.Host != "" {
 		line("Remote-MTA: dns; %s", show(r.Host))
 	}
@@ -157,39 +194,23 @@ func (r *report) status(b *bytes.Buffer, utf bool) {
 	if r.Kind == noticeDelayed && !r.Until.IsZero() {
 		line("Will-Retry-Until: %s", r.Until.Format(time.RFC1123Z))
 	}
+	return part{kind: choose(f.utf, "message/global-delivery-status", "message/delivery-status"), octets: b.Bytes()}
 }
 
-// maxLine is RFC 5322's limit of a line, without its CRLF.
-const maxLine = 998
-
-// returned makes the original's header fit: CRLF line ends, no NUL, no bare CR, long lines cut; and says whether it has
-// octets over 127.
-func returned(h []byte) (b []byte, eight bool) {
-	h = bytes.ReplaceAll(h, []byte("\r\n"), []byte("\n"))
-	n := 0
-	for _, c := range h {
-		if c == '\n' {
-			b, n = append(b, '\r', '\n'), 0
-			continue
-		}
-		if n++; n > maxLine {
-			continue
-		}
-		if c == 0 || c == '\r' {
-			c = '?'
-		}
-		b = append(b, c)
-		eight = eight || c >= 0x80
+// address is one as the form takes it: where it may not go as it is, in the ASCII of RFC 6533 §3.
+func (f form) address(s string) string {
+	if f.utf || ascii(s) {
+		return s
 	}
-	if eight && !utf8.Valid(b) { // then it is no global header either: show the octets as question marks
-		for i, c := range b {
-			if c >= 0x80 {
-				b[i] = '?'
-			}
+	var b strings.Builder
+	for _, r := range s {
+		if r >= 0x80 || strings.ContainsRune(`\+=`, r) {
+			fmt.Fprintf(&b, `\x{%02X}`, r)
+		} else {
+			b.WriteRune(r)
 		}
-		eight = false
 	}
-	return b, eight
+	return b.String()
 }
 
 // plain makes words of a peer fit for a header line: printable ASCII, at most 400 characters.

@@ -16,7 +16,7 @@ const (
 	BodyBinaryMIME
 )
 
-// A Return is RFC 3461's RET parameter. The notices that we make hold headers only, whatever it says.
+// A Return is RFC 3461's RET parameter. By default a notice returns the header alone.
 type Return uint8
 
 const (

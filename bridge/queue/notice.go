@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -17,8 +18,12 @@ const (
 	noticeRelayed = "relayed"
 )
 
-// maxReturned is how many octets of the original's header a notice returns.
-const maxReturned = 64 << 10
+// How many octets of the original a notice returns: of its header, or of all of it where that was asked for. What is larger
+// comes back as its header.
+const (
+	maxReturned = 64 << 10
+	maxFull     = 1 << 20
+)
 
 // giveNotice hands over what the row still owes its sender. The notice is made anew at each try, out of what is sealed.
 func (a *attempt) giveNotice(ctx context.Context) (c Change) {
@@ -67,7 +72,24 @@ func (a *attempt) report(kind string) report {
 			r.Reason = a.detail.Reason
 		}
 	}
+	if kind == noticeDelayed {
+		r.Status = waitStatus(a.detail.Class, r.Status)
+	}
 	return r
+}
+
+// waits are the statuses of a delay whose cause has said none of its own, by class; what is not here is 4.0.0.
+var waits = map[string]string{Network.String(): "4.4.1", Protocol.String(): "4.5.0", Trust.String(): "4.7.5"}
+
+// waitStatus is why mail waits (RFC 3463 §2: of class 4, whatever it may end in).
+func waitStatus(class, status string) string {
+	if _, detail, ok := strings.Cut(status, "."); ok {
+		return "4." + detail
+	}
+	if s, ok := waits[class]; ok {
+		return s
+	}
+	return "4.0.0"
 }
 
 // notify makes the notice and hands it over. A panic in the Notifier is a fault that is tried again.
@@ -80,7 +102,22 @@ func (a *attempt) notify(ctx context.Context, r report) (err error) {
 	if r.Header, err = a.header(ctx); err != nil {
 		return err
 	}
+	if r.Kind == noticeFailed && a.env.Return == ReturnFull && a.row.Octets <= maxFull { // RFC 3461 §4.3: of a failure alone
+		if r.Message, err = a.message(ctx); err != nil {
+			return err
+		}
+	}
 	return a.n.Notify(ctx, r.mail())
+}
+
+// message reads all of the original.
+func (a *attempt) message(ctx context.Context) ([]byte, error) {
+	body, err := a.entry.Body(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(body)
 }
 
 // header reads the original's header: up to the empty line, whole lines, at most maxReturned octets.

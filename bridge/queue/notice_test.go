@@ -29,6 +29,7 @@ type parsed struct {
 	text      string
 	statusAs  string // media types
 	returnsAs string
+	encoded   string               // the last part's transfer encoding
 	message   textproto.MIMEHeader // fields of the message, then of the recipient
 	recipient textproto.MIMEHeader
 	returned  string
@@ -61,6 +62,7 @@ func parse(t *testing.T, m queue.Mail) parsed {
 		t.Fatalf("%s, %v, %v", kind, params, err)
 	}
 	r := multipart.NewReader(msg.Body, params["boundary"])
+	encoded := ""
 	part := func() (string, *bufio.Reader) {
 		part, err := r.NextRawPart()
 		if err != nil {
@@ -73,6 +75,10 @@ func parse(t *testing.T, m queue.Mail) parsed {
 		kind, _, err := mime.ParseMediaType(part.Header.Get("Content-Type"))
 		if err != nil {
 			t.Fatal(err)
+		}
+		encoded = part.Header.Get("Content-Transfer-Encoding")
+		if eight := bytes.IndexFunc(b, func(r rune) bool { return r > 0x7f }) >= 0; eight != (encoded == "8bit") || eight && msg.Header.Get("Content-Transfer-Encoding") != "8bit" {
+			t.Errorf("%s says %q in a message that says %q, octets over 127: %v", kind, encoded, msg.Header.Get("Content-Transfer-Encoding"), eight)
 		}
 		return kind, bufio.NewReader(bytes.NewReader(b))
 	}
@@ -97,7 +103,7 @@ func parse(t *testing.T, m queue.Mail) parsed {
 		t.Fatalf("fields of the recipient: %v", err)
 	}
 	p.returnsAs, fields = part()
-	p.returned = all(fields)
+	p.returned, p.encoded = all(fields), encoded
 	if _, err := r.NextRawPart(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the third part: %v", err)
 	}
@@ -209,7 +215,7 @@ func TestNoticeOrNot(t *testing.T) {
 			for _, m := range list {
 				p := parse(t, m)
 				got = append(got, p.recipient.Get("Action"))
-				status := map[string]string{"failed": "5.0.0 4.4.7", "delayed": "4.4.7", "relayed": "2.0.0"}[p.recipient.Get("Action")]
+				status := map[string]string{"failed": "5.0.0 4.4.7", "delayed": "4.0.0", "relayed": "2.0.0"}[p.recipient.Get("Action")]
 				if !strings.Contains(status, p.recipient.Get("Status")) {
 					t.Errorf("%s has status %s", p.recipient.Get("Action"), p.recipient.Get("Status"))
 				}
@@ -413,4 +419,100 @@ func TestFullDisk(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDelayStatus: a delay says why mail waits, not what it may end in; the end says that its time was over (RFC 3463 §3.5).
+func TestDelayStatus(t *testing.T) {
+	for name, tt := range map[string]struct {
+		result queue.Result
+		delay  string
+		end    string
+	}{
+		"cannot be reached":  {queue.Result{Class: queue.Network}, "4.4.1", "4.4.7"},
+		"connection lost":    {queue.Result{Class: queue.Network, Status: "4.4.2"}, "4.4.2", "4.4.7"},
+		"said why":           {queue.Result{Class: queue.Remote, Code: 452, Status: "4.2.2"}, "4.2.2", "4.4.7"},
+		"did not say why":    {queue.Result{Class: queue.Remote, Code: 451}, "4.0.0", "4.4.7"},
+		"not to be trusted":  {queue.Result{Class: queue.Trust}, "4.7.5", "5.7.5"},
+		"a floor is not met": {queue.Result{Class: queue.Trust, Status: "5.7.4"}, "4.7.4", "5.7.4"},
+		"names no host":      {queue.Result{Class: queue.Remote, Status: "5.4.4"}, "4.4.4", "5.4.4"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list, left := notices(t, envelope("bob@y.example"), message(10), tt.result)
+			if len(list) != 2 || left != 0 {
+				t.Fatalf("%d notices, %d left", len(list), left)
+			}
+			for i, want := range []string{tt.delay, tt.end} {
+				if p := parse(t, list[i]); p.recipient.Get("Status") != want {
+					t.Errorf("%s has status %s, want %s", p.recipient.Get("Action"), p.recipient.Get("Status"), want)
+				}
+			}
+		})
+	}
+}
+
+// TestReturned: what comes back of the original, in the form for every server and in the best one (RFC 3461 §4.3, RFC 6522).
+func TestReturned(t *testing.T) {
+	const utf, header = "Subject: Gr\u00fc\u00dfe\r\n", "Subject: x\r\n"
+	refused := queue.Result{Class: queue.Permanent, Code: 550, Status: "5.1.1", Protocol: "smtp"}
+	for name, tt := range map[string]struct {
+		ask      queue.Return
+		to, body string
+		result   queue.Result
+		best     string // media type and encoding of the third part
+		fallback string // "": the best is in ASCII
+	}{
+		"not asked":           {queue.ReturnDefault, "b@y.example", header + "\r\nbody\r\n", refused, "text/rfc822-headers 7bit", ""},
+		"header":              {queue.ReturnHeaders, "b@y.example", header + "\r\nbody\r\n", refused, "text/rfc822-headers 7bit", ""},
+		"all":                 {queue.ReturnFull, "b@y.example", header + "\r\nbody\r\n", refused, "message/rfc822 7bit", "text/rfc822-headers 7bit"},
+		"all, no line end":    {queue.ReturnFull, "b@y.example", header + "\r\nbody", refused, "message/rfc822 7bit", "text/rfc822-headers 7bit"},
+		"all, 8-bit body":     {queue.ReturnFull, "b@y.example", header + "\r\n\xe9\r\n", refused, "message/rfc822 8bit", "text/rfc822-headers 7bit"},
+		"all, UTF-8 header":   {queue.ReturnFull, "b@y.example", utf + "\r\nbody\r\n", refused, "message/global 8bit", "message/global-headers quoted-printable"},
+		"all, Latin-1 header": {queue.ReturnFull, "b@y.example", "Subject: \xe9\r\n\r\nbody\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+		"all, NUL":            {queue.ReturnFull, "b@y.example", header + "\r\n\x00\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+		"all, bare LF":        {queue.ReturnFull, "b@y.example", header + "\r\na\nb\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+		"all, bare CR":        {queue.ReturnFull, "b@y.example", header + "\r\na\rb\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+		"all, CR for LF":      {queue.ReturnFull, "b@y.example", header + "\r\na\rb\nc\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+		"all, long line":      {queue.ReturnFull, "b@y.example", header + "\r\n" + strings.Repeat("x", 999) + "\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+		"all, too large":      {queue.ReturnFull, "b@y.example", header + strings.Repeat("\r\nbody", 1<<18), refused, "text/rfc822-headers 7bit", ""},
+		"all, of a success":   {queue.ReturnFull, "b@y.example", header + "\r\nbody\r\n", delivered, "text/rfc822-headers 7bit", ""},
+		"UTF-8 header":        {queue.ReturnDefault, "b@y.example", utf + "\r\nbody\r\n", refused, "message/global-headers 8bit", "message/global-headers quoted-printable"},
+		"UTF-8 address":       {queue.ReturnDefault, "b\u00f8b@y.example", header + "\r\nbody\r\n", refused, "text/rfc822-headers 7bit", "text/rfc822-headers 7bit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			env := envelope(tt.to)
+			env.Return, env.Recipients[0].Notify = tt.ask, queue.NotifySuccess|queue.NotifyFailure
+			list, _ := notices(t, env, tt.body, tt.result)
+			if len(list) != 1 {
+				t.Fatalf("%d notices", len(list))
+			}
+			m := list[0]
+			p := parse(t, m)
+			if got := p.returnsAs + " " + p.encoded; got != tt.best {
+				t.Errorf("returned as %s, want %s", got, tt.best)
+			}
+			if want := strings.TrimSuffix(tt.body, "\r\n"); strings.HasPrefix(tt.best, "message/rfc822") && p.returned != want && p.returned != want+"\r\n" {
+				t.Errorf("returned %q", p.returned)
+			}
+			if (m.Fallback == nil) != (tt.fallback == "") {
+				t.Fatalf("a form for every server: %v", m.Fallback != nil)
+			}
+			if m.Fallback == nil {
+				return
+			}
+			if i := bytes.IndexFunc(m.Fallback, func(r rune) bool { return r > 0x7f }); i >= 0 {
+				t.Errorf("not ASCII at %d:\n%s", i, m.Fallback)
+			}
+			p = parse(t, queue.Mail{To: m.To, Octets: m.Fallback})
+			if got := p.returnsAs + " " + p.encoded; got != tt.fallback {
+				t.Errorf("the form for every server returns %s, want %s", got, tt.fallback)
+			}
+			want := "rfc822; " + tt.to
+			if strings.Contains(name, "address") {
+				want = `utf-8; b\x{F8}b@y.example`
+			}
+			if got := p.recipient.Get("Final-Recipient"); got != want || p.statusAs != "message/delivery-status" {
+				t.Errorf("%s: %s, want %s", p.statusAs, got, want)
+			}
+		})
+	}
 }
