@@ -23,6 +23,7 @@ nsd:nsd ldns-signzone:ldnsutils
 softhsm2-util:softhsm2
 swaks:swaks swaks:libnet-ssleay-perl
 strace:strace
+haproxy:haproxy
 exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
 "
 # Debian lets one mail server be installed, and that is Postfix: Exim is unpacked beside it.
@@ -36,6 +37,7 @@ reason() {
     dovecot*) echo "the mailbox at the end of the line" ;;
     strace) echo "counts the calls that wait for the disk, in Postfix and in the gateway" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
+    haproxy) echo "the proxy whose PROXY headers we read" ;;
     lib*) echo "what Exim needs" ;;
     unbound|nsd|ldnsutils) echo "the judge of our DNSSEC validation, and its zones" ;;
     *) echo "end to end" ;;

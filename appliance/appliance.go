@@ -18,6 +18,7 @@ import (
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
+	"dimegate/appliance/proxied"
 	"dimegate/appliance/spool"
 	"dimegate/bridge"
 	"dimegate/bridge/exchange"
@@ -311,12 +312,13 @@ func (a *Appliance) listen() error {
 	for _, l := range []struct {
 		key       string
 		addresses []string
+		proxies   []netip.Prefix
 		into      *[]net.Listener
 	}{
-		{"submission.listen", a.config.Submission.Listen, &a.listeners.submission},
-		{"dmtp.listen", a.config.DMTP.Listen, &a.listeners.dmtp},
-		{"dmtp.listen_dual", a.config.DMTP.ListenDual, &a.listeners.dual},
-		{"health.listen", []string{a.config.Health.Listen}, &a.listeners.health},
+		{"submission.listen", a.config.Submission.Listen, a.config.Submission.Proxies(), &a.listeners.submission},
+		{"dmtp.listen", a.config.DMTP.Listen, a.config.DMTP.Proxies(), &a.listeners.dmtp},
+		{"dmtp.listen_dual", a.config.DMTP.ListenDual, a.config.DMTP.Proxies(), &a.listeners.dual},
+		{"health.listen", []string{a.config.Health.Listen}, nil, &a.listeners.health},
 	} {
 		for _, address := range l.addresses {
 			if address == "" {
@@ -325,6 +327,9 @@ func (a *Appliance) listen() error {
 			ln, err := net.Listen("tcp", address)
 			if err != nil {
 				return fmt.Errorf("%s: %s: %w", l.key, address, listenRemedy(err))
+			}
+			if len(l.proxies) > 0 {
+				ln = proxied.New(ln, l.proxies, a.Log)
 			}
 			*l.into = append(*l.into, ln)
 		}

@@ -26,7 +26,7 @@ var (
 
 func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.Reader) error {
 	e := queue.Envelope{
-		ReversePath: env.From, SMTPUTF8: env.UTF8, RequireTLS: env.Require, EnvelopeID: env.EnvID, Peer: env.Client.Addr().String(),
+		ReversePath: env.From, SMTPUTF8: env.UTF8, RequireTLS: env.Require, EnvelopeID: env.EnvID, Peer: smtpwire.AddrText(env.Client.Addr()),
 		Body: bodies[strings.ToUpper(env.Body)], Return: returns[strings.ToUpper(env.Ret)],
 	}
 	for _, to := range env.To {

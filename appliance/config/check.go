@@ -141,6 +141,7 @@ func (s *Submission) check(k checker) {
 			k.bad("networks", "%s is the whole world: that is an open relay", n)
 		}
 	}
+	believed(k, "proxy_from", s.ProxyFrom)
 	if len(s.Networks) == 0 && s.AuthFile == "" {
 		k.bad("networks", "is empty and there is no auth_file: nobody could send")
 	}
@@ -153,8 +154,24 @@ func (s *Submission) check(k checker) {
 	within(k, "timeout", s.Timeout, 5*time.Minute, time.Hour)
 }
 
+// believed checks a list of those who may say who their client is.
+func believed(k checker, key string, list []string) {
+	networks(k, key, list)
+	for _, p := range prefixes(list) {
+		if p.Bits() == 0 {
+			k.bad(key, "%s is the whole world: anyone could take any address for his own: name the proxies", p)
+		}
+	}
+}
+
 // Prefixes returns the networks of a checked table.
 func (s *Submission) Prefixes() []netip.Prefix { return prefixes(s.Networks) }
+
+// Proxies returns the prefixes of proxy_from of a checked table.
+func (s *Submission) Proxies() []netip.Prefix { return prefixes(s.ProxyFrom) }
+
+// Proxies returns the prefixes of proxy_from of a checked table.
+func (d *DMTP) Proxies() []netip.Prefix { return prefixes(d.ProxyFrom) }
 
 // Permitted returns the prefixes of a checked table.
 func (d *DMTP) Permitted() []netip.Prefix { return prefixes(d.Permit) }
@@ -183,6 +200,7 @@ func (d *DMTP) check(k checker) {
 	}
 	addresses(k, "listen", d.Listen)
 	addresses(k, "listen_dual", d.ListenDual)
+	believed(k, "proxy_from", d.ProxyFrom)
 	networks(k, "permit", d.Permit)
 	for i, c := range d.Certificates {
 		if c.CertificateFile == "" || c.KeyFile == "" {

@@ -55,6 +55,7 @@ type Organization struct {
 type Submission struct {
 	Listen          []string      `toml:"listen"`           // host:port; default 127.0.0.1:2525
 	Networks        []string      `toml:"networks"`         // who may relay: prefixes or addresses; default loopback
+	ProxyFrom       []string      `toml:"proxy_from"`       // prefixes or addresses of proxies, which must send a PROXY header; default none
 	CertificateFile string        `toml:"certificate_file"` // PEM chain for STARTTLS; default tls/ecdsa.crt in the data folder
 	KeyFile         string        `toml:"key_file"`         // PEM, mode 0600; default tls/ecdsa.key in the data folder
 	RequireTLS      bool          `toml:"require_tls"`      // no MAIL before STARTTLS; default false
@@ -69,6 +70,7 @@ type Submission struct {
 type DMTP struct {
 	Listen       []string      `toml:"listen"`       // implicit TLS; default [::]:26
 	ListenDual   []string      `toml:"listen_dual"`  // port 25 in dual mode; default none
+	ProxyFrom    []string      `toml:"proxy_from"`   // prefixes or addresses of proxies before both, which must send a PROXY header; default none
 	Certificates []Certificate `toml:"certificate"`  // one should be RSA: libdime has no other suite; default tls/{ecdsa,rsa} in the data folder
 	MaxOctets    int64         `toml:"max_octets"`   // a message; default 134217728, at most 4294967295
 	Permit       []string      `toml:"permit"`       // prefixes of private addresses at which others' gateways may be; default none
@@ -217,6 +219,7 @@ func Default() *Config {
 		Submission: Submission{
 			Listen:        []string{"127.0.0.1:2525"},
 			Networks:      []string{"127.0.0.0/8", "::1/128"},
+			ProxyFrom:     []string{},
 			MaxOctets:     100 << 20,
 			MaxRecipients: 1000,
 			MaxSessions:   200,
@@ -225,6 +228,7 @@ func Default() *Config {
 		DMTP: DMTP{
 			Listen:      []string{"[::]:26"},
 			ListenDual:  []string{},
+			ProxyFrom:   []string{},
 			Permit:      []string{},
 			MaxOctets:   128 << 20,
 			MaxSessions: 500,

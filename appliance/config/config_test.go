@@ -108,6 +108,7 @@ func TestLoad(t *testing.T) {
 			"submission.networks: \"lan\" is neither", "log.level: \"loud\" is not one of: debug, info, warn, error"}},
 		"queue limits":           {org + "[queue]\nper_domain = 0\nin_flight = 5\n", []string{"queue.per_domain: 0 is not from 1 to 10000", "queue.in_flight: "}},
 		"number for a duration":  {org + "[queue]\nlife = 5\n", []string{"queue.life: 5ns is under 1h"}},
+		"everyone a proxy":       {org + "[submission]\nproxy_from = [\"0.0.0.0/0\"]\n[dmtp]\nproxy_from = [\"::/0\", \"lb\"]\n", []string{"submission.proxy_from: 0.0.0.0/0 is the whole world", "dmtp.proxy_from: ::/0 is", "dmtp.proxy_from: \"lb\" is neither"}},
 		"bare address":           {org + "[submission]\nnetworks = [\"192.0.2.7\"]\n", nil},
 		"no way in":              {org + "[submission]\nlisten = []\n[dmtp]\nlisten = []\n", []string{"submission.listen: is empty", "dmtp.listen: is empty"}},
 		"upper case domain":      {"[[organization]]\ndomains = [\"Example.ORG\"]\n", nil},

@@ -81,7 +81,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	}
 	if err != nil {
 		r := replyFor(err)
-		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "recipient not accepted", slog.String("peer", s.peer.String()), slog.Int("code", r.Code), slog.String("why", r.Message))
+		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "recipient not accepted", slog.String("peer", smtpwire.AddrText(s.peer)), slog.Int("code", r.Code), slog.String("why", r.Message))
 		return r
 	}
 	return nil
@@ -154,7 +154,7 @@ func (s *session) received(id string) []byte {
 
 // note logs what became of a message, without addresses or octets of it.
 func (s *session) note(id string, err error, took time.Duration) {
-	attrs := []slog.Attr{slog.String("msg", id), slog.String("peer", s.peer.String()), slog.Int("rcpts", len(s.to)), slog.Duration("took", took)}
+	attrs := []slog.Attr{slog.String("msg", id), slog.String("peer", smtpwire.AddrText(s.peer)), slog.Int("rcpts", len(s.to)), slog.Duration("took", took)}
 	if err == nil {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "passed on", attrs...)
 		return

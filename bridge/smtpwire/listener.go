@@ -48,6 +48,14 @@ func Peer(c net.Conn) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
+// AddrText is an address as logs show it, also when there is none.
+func AddrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return "unknown"
+	}
+	return a.String()
+}
+
 func (l *Listener) admit(c net.Conn) *Conn {
 	client := Peer(c).Addr()
 	key, limit := l.PerClient(client)

@@ -25,13 +25,8 @@ type backend struct {
 
 func (b *backend) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	guard := c.Conn().(*smtpwire.Conn) // the listener makes no other
-	peer, err := netip.ParseAddrPort(guard.RemoteAddr().String())
-	if err != nil {
-		return nil, reply(421, 4, 3, "no address")
-	}
-	peer = netip.AddrPortFrom(peer.Addr().Unmap().WithZone(""), peer.Port())
 	ctx, cancel := context.WithCancel(b.ctx)
-	return &session{backend: b, ctx: ctx, cancel: cancel, conn: c, guard: guard, peer: peer}, nil
+	return &session{backend: b, ctx: ctx, cancel: cancel, conn: c, guard: guard, peer: smtpwire.Peer(guard)}, nil
 }
 
 // A session is one client's. go-smtp passes no context: ctx, which ends with the connection, is the exception to the rule.
@@ -41,7 +36,7 @@ type session struct {
 	cancel context.CancelFunc
 	conn   *smtp.Conn
 	guard  *smtpwire.Conn
-	peer   netip.AddrPort
+	peer   netip.AddrPort // invalid: not known
 
 	env      Envelope
 	user     string
@@ -168,7 +163,7 @@ func (s *session) envelope() (Envelope, string) {
 // note logs who sent what and what became of it, without addresses or the message.
 func (s *session) note(env Envelope, answer *smtp.SMTPError, err error, took time.Duration) {
 	attrs := []slog.Attr{
-		slog.String("msg", env.ID), slog.String("peer", s.peer.Addr().String()), slog.Int("rcpts", len(env.To)), slog.Duration("took", took),
+		slog.String("msg", env.ID), slog.String("peer", smtpwire.AddrText(s.peer.Addr())), slog.Int("rcpts", len(env.To)), slog.Duration("took", took),
 	}
 	if err == nil {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "accepted", attrs...)
@@ -230,7 +225,7 @@ func (s *session) authenticate(name, password string) error {
 		s.user = name
 		return nil
 	}
-	s.server.log.LogAttrs(s.ctx, slog.LevelWarn, "authentication failed", slog.String("peer", s.peer.Addr().String()))
+	s.server.log.LogAttrs(s.ctx, slog.LevelWarn, "authentication failed", slog.String("peer", smtpwire.AddrText(s.peer.Addr())))
 	if s.failures++; s.failures >= maxFailures {
 		return reply(421, 7, 0, "too many failures")
 	}
