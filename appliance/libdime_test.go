@@ -71,7 +71,7 @@ func (s *site) bring(set *vectors.Set, org, user recordedActor) {
 		now := time.Now()
 		pair := recordedPair(t, set, org.Keys)
 		check(t, v.CreateOrg(t.Context(), org.Address, vault.OrgKeys{Primary: pair.Signing, Encryption: pair.Encryption}, signetOf(org), now))
-		check(t, keystore.Keys{Vault: v}.Append(t.Context(), user.Address, trustful.Generation{Number: 1, Signet: signetOf(user), Made: now}, recordedPair(t, set, user.Keys)))
+		check(t, keystore.Keys{Vault: v}.Append(t.Context(), user.Address, trustful.Generation{Number: 1, Signet: signetOf(user), Made: now}, trustful.Keys{Pair: recordedPair(t, set, user.Keys)}))
 	}, nil)
 	s.inner.only(user.Address)
 	s.run(Options{})

@@ -17,7 +17,7 @@ import (
 // organizations are the agents of the configured domains: they hold the organisations' keys, sign users' signets and
 // outgoing messages, and open the destination chunks of incoming ones. Read-only after open, so safe for concurrent use.
 type organizations struct {
-	signer  keystore.Organization // of users' requests
+	signer  keystore.Organization // of users' signets
 	domains map[string]*organization
 }
 
@@ -104,9 +104,9 @@ func (all organizations) Signets(_ context.Context, domain string) ([]*signet.Si
 	return slices.Clone(o.signets), nil
 }
 
-// SignRequest signs a user's request; see trustful.Organization.
-func (all organizations) SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
-	return all.signer.SignRequest(ctx, domain, request, d)
+// Certify signs a user's signet; see trustful.Organization.
+func (all organizations) Certify(ctx context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
+	return all.signer.Certify(ctx, domain, u, d)
 }
 
 // Sign signs m as its origin, after the checks that an origin owes its author: the message names this author, his signet

@@ -1,7 +1,6 @@
 package trustful
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"dimegate/dmtp/key"
+	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
 )
 
@@ -30,9 +30,9 @@ type Organization interface {
 	// current one. ErrNotOurs for other domains.
 	Signets(ctx context.Context, domain string) ([]*signet.Signet, error)
 
-	// SignRequest returns the user signet, in ID form, that a signing request becomes with the details of one of the
-	// domain's users. The organisation may add fields of its own.
-	SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error)
+	// Certify returns the user signet, in ID form, that one of the domain's users gets with these details. The organisation
+	// may add fields of its own.
+	Certify(ctx context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error)
 }
 
 // Mailboxes knows which addresses exist: the inner mail server. Confirm returns nil for one that it knows for certain,
@@ -51,6 +51,7 @@ type Options struct {
 	Grace        time.Duration            // of retired keys; at least MinGrace
 	Life         time.Duration            // of current keys, after which RotateDue replaces them; 0: they stay
 	Keeps        func(domain string) bool // says that a domain's users keep their keys; nil: none does
+	Layer        Layer
 	Now          func() time.Time
 }
 
@@ -159,33 +160,28 @@ func (k *Keeper) make(ctx context.Context, address string, previous *user) (*sig
 		defer old.Destroy()
 		custodian = &old
 	}
-	request, err := signet.NewRequest(pair, signet.RequestDetails{Previous: custodian})
+	layers, err := k.Layer.generate()
 	if err != nil {
 		return nil, err
 	}
-	made, err := k.Organization.SignRequest(ctx, domainOf(address), request, signet.Details{Name: address, Fields: Advertised(signet.User)})
+	offered, fields := message.Offer(layers, k.Layer.Always)
+	u, err := signet.NewUncertified(pair, signet.RequestDetails{Previous: custodian, Layers: offered})
 	if err != nil {
 		return nil, err
 	}
-	if err := k.check(ctx, address, request, made, previous); err != nil {
+	made, err := k.Organization.Certify(ctx, domainOf(address), u, signet.Details{Name: address, Fields: append(advertised(signet.User, len(layers) > 0), fields...)})
+	if err != nil {
 		return nil, err
 	}
-	return made, k.Store.Append(ctx, address, Generation{Number: number, Signet: made.Bytes(), Made: k.Now()}, pair)
-}
-
-// Advertised is what our signets of a kind say that we can read: messages in any number of pieces (dmime.md §11). The
-// reference ignores it.
-func Advertised(k signet.Kind) []signet.Field {
-	id, ok := signet.FieldByTitle(k, "Extensions")
-	if !ok {
-		return nil
+	if err := k.check(ctx, address, u, made, previous); err != nil {
+		return nil, err
 	}
-	return []signet.Field{{ID: id, Value: []byte("dmime-multi")}}
+	return made, k.Store.Append(ctx, address, Generation{Number: number, Signet: made.Bytes(), Made: k.Now()}, Keys{pair, layers})
 }
 
 // check is the look that a user's agent takes at what the organisation signed, before it is published: the same keys,
 // the right name, every signature, and custody.
-func (k *Keeper) check(ctx context.Context, address string, request, made *signet.Signet, previous *user) error {
+func (k *Keeper) check(ctx context.Context, address string, u *signet.Uncertified, made *signet.Signet, previous *user) error {
 	org, err := k.organization(ctx, domainOf(address))
 	if err != nil {
 		return err
@@ -193,7 +189,7 @@ func (k *Keeper) check(ctx context.Context, address string, request, made *signe
 	if err := made.VerifyUser(org); err != nil {
 		return fmt.Errorf("trustful: the signet that was signed: %w", err)
 	}
-	if made.Form() != signet.ID || made.Name() != address || !bytes.HasPrefix(made.Bytes()[headerSize:], request.Bytes()[headerSize:]) {
+	if made.Form() != signet.ID || made.Name() != address || !u.Begins(made) {
 		return errors.New("trustful: the signet that was signed is not the one that was asked for")
 	}
 	if previous != nil {
@@ -203,6 +199,3 @@ func (k *Keeper) check(ctx context.Context, address string, request, made *signe
 	}
 	return nil
 }
-
-// headerSize is the length of a signet's header, which differs between a request and what it becomes.
-const headerSize = 5

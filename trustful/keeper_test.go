@@ -30,9 +30,9 @@ func TestEnrolOnce(t *testing.T) {
 	alpha, _ := newSides(t)
 	const users, askers = 100, 20
 	var made atomic.Int64
-	alpha.org.tamper = func(r *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	alpha.org.tamper = func(r *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
 		made.Add(1)
-		return signet.SignRequest(r, alpha.org.pair.Signing, d)
+		return r.Certify(alpha.org.pair.Signing, d)
 	}
 	var mu sync.Mutex
 	seen := map[string]map[signet.Fingerprint]bool{}
@@ -94,28 +94,28 @@ func TestEnrolRefuses(t *testing.T) {
 	}
 	tests := map[string]struct {
 		address string
-		tamper  func(r *signet.Signet, d signet.Details) (*signet.Signet, error)
+		tamper  func(r *signet.Uncertified, d signet.Details) (*signet.Signet, error)
 		want    error // nil: any
 	}{
 		"another domain": {"a@bravo.example", nil, trustful.ErrNotOurs},
 		"no address":     {"postmaster", nil, trustful.ErrAddress},
 		"not ASCII":      {"ä@alpha.example", nil, trustful.ErrAddress},
-		"signed by another organisation": {"a@alpha.example", func(r *signet.Signet, d signet.Details) (*signet.Signet, error) {
-			return signet.SignRequest(r, bravo.org.pair.Signing, d)
+		"signed by another organisation": {"a@alpha.example", func(r *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
+			return r.Certify(bravo.org.pair.Signing, d)
 		}, key.ErrSignature},
-		"another name": {"a@alpha.example", func(r *signet.Signet, d signet.Details) (*signet.Signet, error) {
+		"another name": {"a@alpha.example", func(r *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
 			d.Name = "b@alpha.example"
-			return signet.SignRequest(r, alpha.org.pair.Signing, d)
+			return r.Certify(alpha.org.pair.Signing, d)
 		}, nil},
-		"the organisation's own keys for the user": {"a@alpha.example", func(_ *signet.Signet, d signet.Details) (*signet.Signet, error) {
-			r, err := signet.NewRequest(stranger, signet.RequestDetails{})
+		"the organisation's own keys for the user": {"a@alpha.example", func(_ *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
+			r, err := signet.NewUncertified(stranger, signet.RequestDetails{})
 			if err != nil {
 				return nil, err
 			}
-			return signet.SignRequest(r, alpha.org.pair.Signing, d)
+			return r.Certify(alpha.org.pair.Signing, d)
 		}, nil},
-		"not in ID form": {"a@alpha.example", func(r *signet.Signet, _ signet.Details) (*signet.Signet, error) {
-			return signet.SignRequest(r, alpha.org.pair.Signing, signet.Details{Form: signet.Crypto})
+		"not in ID form": {"a@alpha.example", func(r *signet.Uncertified, _ signet.Details) (*signet.Signet, error) {
+			return r.Certify(alpha.org.pair.Signing, signet.Details{Form: signet.Crypto})
 		}, nil},
 	}
 	for name, tt := range tests {
@@ -155,10 +155,10 @@ func TestCrashBeforeCommit(t *testing.T) {
 func TestEnrolEndsWithContext(t *testing.T) {
 	alpha, _ := newSides(t)
 	inside, leave := make(chan struct{}), make(chan struct{})
-	alpha.org.tamper = func(r *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	alpha.org.tamper = func(r *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
 		close(inside)
 		<-leave
-		return signet.SignRequest(r, alpha.org.pair.Signing, d)
+		return r.Certify(alpha.org.pair.Signing, d)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() { enrol(t, alpha, "a@alpha.example") })

@@ -29,13 +29,15 @@ type Letter struct {
 	Author       string
 	AuthorSignet *signet.Signet
 	Content      *message.Content
-	Retired      bool // it was sealed to a key that is not the recipient's current one
+	Retired      bool            // it was sealed to a key that is not the recipient's current one
+	Suite        message.SuiteID // under which the content lay beneath the outer scheme; 0: none
+	Unlayered    bool            // it lay under none, and the recipient's signet asks for one
 }
 
 // Open opens a message as its recipient, in the order of dmime.md §10.4: identities, the author's signet by the
 // fingerprint inside, every signature and binding, what is known of the author, and only then the content. It is all or
 // nothing. Errors: ErrNoUser, ErrStaleSignet; ErrUnavailable, ErrNoSignet and ErrHeld about the author; *message.Error for
-// a message that is malformed or not authentic.
+// a message that is malformed or not authentic, or whose alternate layer is not to be taken off (dmime.md §17.5).
 func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	address, err := Normal(in.Recipient)
 	if err != nil {
@@ -69,11 +71,21 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	if err != nil {
 		return nil, err
 	}
+	layers, err := k.Store.Layers(ctx, address, number)
+	if err != nil {
+		return nil, err
+	}
+	opened.UseLayer(layers...)
 	content, err := opened.Content()
 	if err != nil {
 		return nil, err
 	}
-	return &Letter{Author: author.Name, AuthorSignet: author.Signet, Content: content, Retired: retired}, nil
+	l := &Letter{Author: author.Name, AuthorSignet: author.Signet, Content: content, Retired: retired, Suite: opened.Layer()}
+	l.Unlayered = l.Suite == 0 && message.WantsLayer(own)
+	if l.Unlayered && k.Layer.with(lower(in.Origin.Name)).Mode == message.LayerRequired {
+		return nil, &message.Error{Class: message.AltPolicy, Reason: "the recipient's signet asks for the alternate layer, and the message has none"}
+	}
+	return l, nil
 }
 
 // addressed finds the generation that a message is sealed to, by its cryptographic fingerprint.

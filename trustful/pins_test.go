@@ -112,7 +112,7 @@ func TestKeyChange(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			keys := b.store.users[address][0].keys
+			keys := b.store.users[address][0].keys.Pair
 			s, err := signet.NewUser(keys, signet.RequestDetails{}, b.org.pair.Signing, signet.Details{Name: address,
 				Fields: []signet.Field{{ID: signet.FieldName, Value: []byte("Bob")}}})
 			if err != nil {

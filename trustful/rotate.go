@@ -44,16 +44,22 @@ func (k *Keeper) rotate(ctx context.Context, address string, madeBefore time.Tim
 // rotatePage is how many addresses RotateDue asks the store for at a time.
 const rotatePage = 200
 
-// RotateDue rotates the keys that have had their life, and returns how many. One address's fault does not keep the others
+// RotateDue rotates the keys that have had their life, and returns how many; among them those that were made before the
+// alternate layer was offered, as soon as peers can have forgotten the signet before. One address's fault does not keep the others
 // from it: they are tried all, and the error says how many failed, and why the first did. What failed is due again.
 func (k *Keeper) RotateDue(ctx context.Context) (rotated int, err error) {
 	if k.Life == 0 {
 		return 0, nil
 	}
-	before := k.Now().Add(-k.Life)
+	before, bare := k.Now().Add(-k.Life), time.Time{}
+	latest := before
+	if len(k.Layer.Offer) > 0 {
+		bare = k.Now().Add(-MinLife)
+		latest = bare
+	}
 	failed, first := 0, error(nil)
 	for after := ""; ; {
-		due, err := k.Store.Aged(ctx, before, after, rotatePage)
+		due, err := k.Store.Aged(ctx, before, bare, after, rotatePage)
 		if err != nil {
 			return rotated, err
 		}
@@ -62,7 +68,7 @@ func (k *Keeper) RotateDue(ctx context.Context) (rotated int, err error) {
 			if k.Keeps != nil && k.Keeps(domainOf(address)) {
 				continue
 			}
-			switch _, err := k.rotate(ctx, address, before); {
+			switch _, err := k.rotate(ctx, address, latest); {
 			case err == nil:
 				rotated++
 			case ctx.Err() != nil:

@@ -25,10 +25,11 @@ type Draft struct {
 	keeper  *Keeper
 	author  user
 	parties message.Parties
+	layer   message.Layer
 }
 
 // Prepare settles the parties of a message: the recipient's signet must be one that Pins trusts, and the author is
-// enrolled. Errors: those of Pins.Trust, ErrAddress, ErrNotOurs, and the store's.
+// enrolled. Errors: message.AltPolicy where the alternate layer is demanded and not to be had, those of Pins.Trust, ErrAddress, ErrNotOurs, and the store's.
 func (k *Keeper) Prepare(ctx context.Context, o Outgoing) (*Draft, error) {
 	if o.Recipient.Signet == nil || o.Destination.Signet == nil {
 		return nil, errors.New("trustful: no signet to seal to")
@@ -38,6 +39,10 @@ func (k *Keeper) Prepare(ctx context.Context, o Outgoing) (*Draft, error) {
 	}
 	err := k.Pins.Trust(ctx, Claim{Address: o.Recipient.Name, Signet: o.Recipient.Signet, Remote: o.Remote, Override: o.Override})
 	if err != nil {
+		return nil, err
+	}
+	layer := k.Layer.with(lower(o.Destination.Name))
+	if _, err := layer.Suite(o.Recipient.Signet); err != nil {
 		return nil, err
 	}
 	author, err := k.enrol(ctx, o.Author)
@@ -55,11 +60,17 @@ func (k *Keeper) Prepare(ctx context.Context, o Outgoing) (*Draft, error) {
 		Destination: o.Destination,
 		Recipient:   o.Recipient,
 		Governs:     o.Governs,
-	}}, nil
+	}, layer}, nil
 }
 
 // Multi reports whether all who read the message take any number of parts.
 func (d *Draft) Multi() bool { return d.parties.Multi() }
+
+// Suite is that of the alternate layer under which the message will be written; 0: none.
+func (d *Draft) Suite() message.SuiteID {
+	id, _ := d.layer.Suite(d.parties.Recipient.Signet) // Prepare saw that there is no error
+	return id
+}
 
 // Author returns the address that the message is signed for and its signet.
 func (d *Draft) Author() (string, *signet.Signet) { return d.author.address, d.author.signet }
@@ -72,7 +83,7 @@ func (d *Draft) Seal(ctx context.Context, c *message.Content) (*message.Message,
 		return nil, err
 	}
 	defer signing.Destroy()
-	return message.Compose(rand.Reader, d.parties, c, signing)
+	return message.ComposeLayered(rand.Reader, d.parties, c, signing, d.layer)
 }
 
 // Seal is Prepare and Draft.Seal, for content that does not depend on who reads it.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"dimegate/dmtp/key"
+	"dimegate/dmtp/message"
 )
 
 // Errors of a Store.
@@ -29,7 +30,13 @@ type Generation struct {
 // Current reports whether g is what new mail is sealed to.
 func (g *Generation) Current() bool { return g.Retired.IsZero() }
 
-// A Store keeps the users' keys: sealed at rest, signing keys under the signing seal, encryption keys under the host
+// Keys are the private keys of a generation: the two that every signet has, and those of the alternate layer.
+type Keys struct {
+	key.Pair
+	Layers []message.LayerKey
+}
+
+// A Store keeps the users' keys: sealed at rest, signing keys under the signing seal, all others under the host
 // seal, each bound to its address and number so that rows cannot be exchanged. Addresses are in the form of Normal.
 // Every change is one durable commit, with its leaf in the log. It is safe for concurrent use, by several processes too.
 type Store interface {
@@ -38,7 +45,7 @@ type Store interface {
 
 	// Append adds g, and retires generation g.Number-1 at g.Made and destroys its signing key, which has signed the
 	// custody of g and has nothing left to sign. ErrConflict unless g.Number is one more than the address has.
-	Append(ctx context.Context, address string, g Generation, keys key.Pair) error
+	Append(ctx context.Context, address string, g Generation, keys Keys) error
 
 	// Signing returns the signing key of the current generation; ErrNoKeys unless that is number. The caller destroys it.
 	Signing(ctx context.Context, address string, number int) (key.Signing, error)
@@ -46,10 +53,14 @@ type Store interface {
 	// Encryption returns the encryption key of a generation, ErrNoKeys when there is none any more. The caller destroys it.
 	Encryption(ctx context.Context, address string, number int) (key.Encryption, error)
 
-	// Aged returns at most n addresses after the one given, in order, whose current generation was made before a moment.
-	Aged(ctx context.Context, madeBefore time.Time, after string, n int) ([]string, error)
+	// Layers returns the alternate layer's keys of a generation, none where it has none. ErrNoKeys as with Encryption.
+	Layers(ctx context.Context, address string, number int) ([]message.LayerKey, error)
 
-	// DestroyEncryption destroys the encryption keys of the generations that were retired before a moment, so that no
+	// Aged returns at most n addresses after the one given, in order, whose current generation was made before a moment, or
+	// has no key of the alternate layer and was made before bareBefore.
+	Aged(ctx context.Context, madeBefore, bareBefore time.Time, after string, n int) ([]string, error)
+
+	// DestroyEncryption destroys the encryption keys, and those of the alternate layer, of the generations that were retired before a moment, so that no
 	// copy is left in the store, and returns how many there were.
 	DestroyEncryption(ctx context.Context, retiredBefore time.Time) (int, error)
 }

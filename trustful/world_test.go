@@ -72,7 +72,7 @@ type organization struct {
 	domain  string
 	pair    key.Pair
 	signets []*signet.Signet
-	tamper  func(request *signet.Signet, d signet.Details) (*signet.Signet, error)
+	tamper  func(u *signet.Uncertified, d signet.Details) (*signet.Signet, error)
 }
 
 func newOrganization(t testing.TB, domain string) *organization {
@@ -95,7 +95,7 @@ func (o *organization) publish(t testing.TB) {
 			t.Fatal(err)
 		}
 	}
-	s, err := signet.NewOrg(o.pair, signet.Details{Name: o.domain, Fields: trustful.Advertised(signet.Org)})
+	s, err := signet.NewOrg(o.pair, signet.Details{Name: o.domain, Fields: trustful.Advertised()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,14 +109,14 @@ func (o *organization) Signets(_ context.Context, domain string) ([]*signet.Sign
 	return o.signets, nil
 }
 
-func (o *organization) SignRequest(_ context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+func (o *organization) Certify(_ context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
 	if domain != o.domain {
 		return nil, trustful.ErrNotOurs
 	}
 	if o.tamper != nil {
-		return o.tamper(request, d)
+		return o.tamper(u, d)
 	}
-	return signet.SignRequest(request, o.pair.Signing, d)
+	return u.Certify(o.pair.Signing, d)
 }
 
 func (o *organization) party() message.Party {
@@ -250,7 +250,7 @@ type memory struct {
 
 type stored struct {
 	trustful.Generation
-	keys key.Pair
+	keys trustful.Keys
 }
 
 func (m *memory) fail(op string) error {
@@ -270,7 +270,7 @@ func (m *memory) Generations(_ context.Context, address string) ([]trustful.Gene
 	return all, m.fail("generations")
 }
 
-func (m *memory) Append(_ context.Context, address string, g trustful.Generation, keys key.Pair) error {
+func (m *memory) Append(_ context.Context, address string, g trustful.Generation, keys trustful.Keys) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.fail("append"); err != nil {
@@ -287,7 +287,7 @@ func (m *memory) Append(_ context.Context, address string, g trustful.Generation
 	if m.users == nil {
 		m.users = map[string][]stored{}
 	}
-	m.users[address] = append(all, stored{g, clonePair(keys)})
+	m.users[address] = append(all, stored{g, trustful.Keys{Pair: clonePair(keys.Pair), Layers: keys.Layers}})
 	return nil
 }
 
@@ -298,7 +298,7 @@ func (m *memory) Signing(_ context.Context, address string, number int) (key.Sig
 	if number != len(all) || number == 0 {
 		return key.Signing{}, trustful.ErrNoKeys
 	}
-	return clonePair(all[number-1].keys).Signing, m.fail("signing")
+	return clonePair(all[number-1].keys.Pair).Signing, m.fail("signing")
 }
 
 func (m *memory) Encryption(_ context.Context, address string, number int) (key.Encryption, error) {
@@ -315,11 +315,22 @@ func (m *memory) Encryption(_ context.Context, address string, number int) (key.
 	return e, m.fail("encryption")
 }
 
-func (m *memory) Aged(_ context.Context, before time.Time, after string, n int) (list []string, err error) {
+func (m *memory) Layers(_ context.Context, address string, number int) ([]message.LayerKey, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := m.users[address]
+	if number < 1 || number > len(all) || !all[number-1].Destroyed.IsZero() {
+		return nil, trustful.ErrNoKeys
+	}
+	return all[number-1].keys.Layers, m.fail("layers")
+}
+
+func (m *memory) Aged(_ context.Context, before, bare time.Time, after string, n int) (list []string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for address, all := range m.users {
-		if address > after && all[len(all)-1].Made.Before(before) {
+		last := &all[len(all)-1]
+		if address > after && (last.Made.Before(before) || last.Made.Before(bare) && len(last.keys.Layers) == 0) {
 			list = append(list, address)
 		}
 	}

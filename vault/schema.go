@@ -89,6 +89,10 @@ CREATE TABLE notes (kind TEXT NOT NULL, name TEXT NOT NULL, sealed BLOB NOT NULL
 ALTER TABLE inbound ADD COLUMN octets BLOB;
 CREATE INDEX inbound_octets ON inbound (origin, octets);
 `,
+	`
+-- What opens the alternate layer of a user's mail, sealed as encryption is; NULL for keys without one.
+ALTER TABLE user_keys ADD COLUMN layer BLOB;
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

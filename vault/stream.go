@@ -16,15 +16,16 @@ import (
 type Part uint8
 
 const (
-	PartBody      Part = 1 // the octets of a message as received
-	PartEnvelope  Part = 2 // salt of the intake leaf ‖ stored envelope
-	PartRecipient Part = 3 // one queue row's recipient
-	PartObject    Part = 4 // a D/MIME object, as sent or received
-	PartTrouble   Part = 5 // a queue row's last failure, with the peer's words
-	PartOpening   Part = 6 // salt and payload of a leaf
-	PartKey       Part = 7 // a user's encryption key
-	PartPin       Part = 8 // what we know of someone else's user
-	PartNote      Part = 9 // octets of another room
+	PartBody      Part = 1  // the octets of a message as received
+	PartEnvelope  Part = 2  // salt of the intake leaf ‖ stored envelope
+	PartRecipient Part = 3  // one queue row's recipient
+	PartObject    Part = 4  // a D/MIME object, as sent or received
+	PartTrouble   Part = 5  // a queue row's last failure, with the peer's words
+	PartOpening   Part = 6  // salt and payload of a leaf
+	PartKey       Part = 7  // a user's encryption key
+	PartPin       Part = 8  // what we know of someone else's user
+	PartNote      Part = 9  // octets of another room
+	PartLayer     Part = 10 // a user's keys of the alternate layer
 )
 
 // A sealed stream:

@@ -28,16 +28,22 @@ type UserKey struct {
 	Destroyed time.Time // of the encryption key
 }
 
+// UserSecrets are the private keys of a generation. Layer is what opens the alternate layer, in its owner's form; nil for none.
+type UserSecrets struct {
+	key.Pair
+	Layer []byte
+}
+
 // AppendUserKey keeps the next generation of an address, of which the caller sets Address, Number, Signet and Made. In
 // the same commit the one before is retired and its signing key destroyed, which has signed the custody and has nothing
 // left to sign. ErrChanged unless Number is one more than the address has: so of concurrent callers one succeeds.
-func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k key.Pair) error {
+func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) error {
 	u.ID = NewID(u.Made)
 	signing, err := v.wrapUserSigning(u, k.Signing)
 	if err != nil {
 		return err
 	}
-	sealed, wrap, err := v.sealUserEncryption(u.ID, k.Encryption)
+	sealed, wrap, err := v.sealReading(u.ID, k)
 	if err != nil {
 		return err
 	}
@@ -54,8 +60,8 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k key.Pair) error 
 				return err
 			}
 		}
-		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, signing, encryption, made) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			u.Address, u.Number, u.ID[:], u.Signet, signing, sealed, u.Made.UnixMilli()); err != nil {
+		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, signing, encryption, layer, made) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+			u.Address, u.Number, u.ID[:], u.Signet, signing, sealed.encryption, sealed.layer, u.Made.UnixMilli()); err != nil {
 			return err
 		}
 		if err := tx.exec(`INSERT INTO wraps (owner, purpose, n, wrap) VALUES (?, ?, 0, ?)`, u.ID[:], WrapHost, wrap); err != nil {
@@ -86,19 +92,26 @@ func (v *Vault) wrapUserSigning(u UserKey, k key.Signing) ([]byte, error) {
 	return v.signing.Wrap(s, u.label())
 }
 
-// sealUserEncryption seals an encryption key under a new key, which it wraps for the host.
-func (v *Vault) sealUserEncryption(id ID, k key.Encryption) (sealed, wrap []byte, err error) {
-	scalar := k.Scalar()
+// sealedReading is what opens a generation's mail, sealed. Layer is nil where it has no such key.
+type sealedReading struct{ encryption, layer []byte }
+
+// sealReading seals what opens mail under a new key, which it wraps for the host: whoever gets a wrap of it opens all.
+func (v *Vault) sealReading(id ID, k UserSecrets) (sealed sealedReading, wrap []byte, err error) {
+	scalar := k.Encryption.Scalar()
 	defer clear(scalar)
 	if len(scalar) != SecretSize {
-		return nil, nil, errors.New("vault: no encryption key")
+		return sealed, nil, errors.New("vault: no encryption key")
 	}
 	s := NewSecret()
 	defer s.Destroy()
 	if wrap, err = v.host.Wrap(s, keyLabel(id)); err != nil {
-		return nil, nil, err
+		return sealed, nil, err
 	}
-	return SealOctets(s, PartKey, id[:], scalar), wrap, nil
+	sealed.encryption = SealOctets(s, PartKey, id[:], scalar)
+	if k.Layer != nil {
+		sealed.layer = SealOctets(s, PartLayer, id[:], k.Layer)
+	}
+	return sealed, wrap, nil
 }
 
 // keyLabel labels the host's wrap of a record key or of a user key's key.
@@ -159,11 +172,12 @@ func (v *Vault) Users(ctx context.Context, after string, n int) ([]UserKey, erro
 	return list, err
 }
 
-// AgedUsers returns at most n addresses after the one given, in order, whose current keys were made before a moment.
-func (v *Vault) AgedUsers(ctx context.Context, madeBefore time.Time, after string, n int) ([]string, error) {
+// AgedUsers returns at most n addresses after the one given, in order, whose current keys were made before a moment, and those
+// that have no key of the alternate layer and were made before bareBefore.
+func (v *Vault) AgedUsers(ctx context.Context, madeBefore, bareBefore time.Time, after string, n int) ([]string, error) {
 	var list []string
-	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND made < ? AND address > ? ORDER BY address LIMIT ?`,
-		[]any{madeBefore.UnixMilli(), after, n}, func(s scanner) error {
+	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND (made < ? OR layer IS NULL AND made < ?) AND address > ? ORDER BY address LIMIT ?`,
+		[]any{madeBefore.UnixMilli(), bareBefore.UnixMilli(), after, n}, func(s scanner) error {
 			var a string
 			err := s.Scan(&a)
 			list = append(list, a)
@@ -192,34 +206,51 @@ func (v *Vault) UserSigning(ctx context.Context, address string, number int) (ke
 
 // UserEncryption opens the encryption key of a generation; ErrDestroyed when it has gone. The caller destroys it.
 func (v *Vault) UserEncryption(ctx context.Context, address string, number int) (key.Encryption, error) {
-	var id, sealed, wrap []byte
-	var destroyed int64
-	err := v.queryRow(ctx, `SELECT k.id, k.encryption, k.destroyed, w.wrap FROM user_keys k
-		LEFT JOIN wraps w ON w.owner = k.id AND w.purpose = ? AND w.n = 0 WHERE k.address = ? AND k.number = ?`,
-		[]any{WrapHost, address, number}, &id, &sealed, &destroyed, &wrap)
+	scalar, err := v.openReading(ctx, address, number, "encryption", PartKey)
 	if err != nil {
 		return key.Encryption{}, err
-	}
-	if destroyed != 0 {
-		return key.Encryption{}, ErrDestroyed
-	}
-	s, err := v.host.Unwrap(wrap, keyLabel(toID(id)))
-	if err != nil {
-		return key.Encryption{}, fmt.Errorf("encryption key %v: %w", toID(id), err)
-	}
-	defer s.Destroy()
-	scalar, err := OpenOctets(s, PartKey, id, sealed)
-	if err != nil {
-		return key.Encryption{}, fmt.Errorf("encryption key %v: %w", toID(id), err)
 	}
 	defer clear(scalar)
 	return encryptionOf(scalar)
 }
 
+// UserLayer opens what opens the alternate layer of a generation's mail, nil where it has none; ErrDestroyed when it has gone. The
+// caller clears it.
+func (v *Vault) UserLayer(ctx context.Context, address string, number int) ([]byte, error) {
+	return v.openReading(ctx, address, number, "layer", PartLayer)
+}
+
+// openReading opens a column of user_keys that is sealed under the generation's key.
+func (v *Vault) openReading(ctx context.Context, address string, number int, column string, part Part) ([]byte, error) {
+	var id, sealed, wrap []byte
+	var destroyed int64
+	err := v.queryRow(ctx, `SELECT k.id, k.`+column+`, k.destroyed, w.wrap FROM user_keys k
+		LEFT JOIN wraps w ON w.owner = k.id AND w.purpose = ? AND w.n = 0 WHERE k.address = ? AND k.number = ?`,
+		[]any{WrapHost, address, number}, &id, &sealed, &destroyed, &wrap)
+	switch {
+	case err != nil:
+		return nil, err
+	case destroyed != 0:
+		return nil, ErrDestroyed
+	case sealed == nil && part == PartLayer:
+		return nil, nil
+	}
+	s, err := v.host.Unwrap(wrap, keyLabel(toID(id)))
+	if err != nil {
+		return nil, fmt.Errorf("%s key %v: %w", column, toID(id), err)
+	}
+	defer s.Destroy()
+	octets, err := OpenOctets(s, part, id, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("%s key %v: %w", column, toID(id), err)
+	}
+	return octets, nil
+}
+
 // destroyBatch is how many keys one commit destroys.
 const destroyBatch = 100
 
-// DestroyUserKeys destroys the encryption keys of the generations that were retired before a moment, and returns how
+// DestroyUserKeys destroys the encryption keys, and those of the alternate layer, of the generations that were retired before a moment, and returns how
 // many. Wraps that escrow holds stay, and with them the sealed key; without one nothing that opens mail is left in the
 // database, nor in its write-ahead log.
 func (v *Vault) DestroyUserKeys(ctx context.Context, retiredBefore, now time.Time) (int, error) {
@@ -265,10 +296,10 @@ func (v *Vault) destroySome(tx *Tx, retiredBefore, now time.Time) (int, error) {
 			return 0, err
 		}
 		if others == 0 {
-			if err := tx.exec(`UPDATE user_keys SET encryption = zeroblob(length(encryption)) WHERE id = ?`, u.ID[:]); err != nil {
+			if err := tx.exec(`UPDATE user_keys SET encryption = zeroblob(length(encryption)), layer = zeroblob(length(layer)) WHERE id = ?`, u.ID[:]); err != nil {
 				return 0, err
 			}
-			if err := tx.exec(`UPDATE user_keys SET encryption = NULL WHERE id = ?`, u.ID[:]); err != nil {
+			if err := tx.exec(`UPDATE user_keys SET encryption = NULL, layer = NULL WHERE id = ?`, u.ID[:]); err != nil {
 				return 0, err
 			}
 		}

@@ -191,7 +191,7 @@ func TestOpenRefusals(t *testing.T) {
 
 func TestFilesAreOurs(t *testing.T) {
 	f := newVault(t)
-	if err := f.AppendUserKey(t.Context(), vault.UserKey{Address: "a@x.example", Number: 1, Signet: []byte("s"), Made: made}, newPair(t)); err != nil {
+	if err := f.AppendUserKey(t.Context(), vault.UserKey{Address: "a@x.example", Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: newPair(t)}); err != nil {
 		t.Fatal(err)
 	}
 	seen := 0
@@ -222,7 +222,7 @@ func TestGroupCommit(t *testing.T) {
 			if i%10 == 9 {
 				number = 2 // has no first: ErrChanged
 			}
-			errs[i] = f.AppendUserKey(ctx, vault.UserKey{Address: fmt.Sprintf("u%d@x.example", i), Number: number, Signet: []byte("s"), Made: made}, pair)
+			errs[i] = f.AppendUserKey(ctx, vault.UserKey{Address: fmt.Sprintf("u%d@x.example", i), Number: number, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: pair})
 		})
 	}
 	wg.Wait()
@@ -244,7 +244,7 @@ func TestGroupCommit(t *testing.T) {
 		t.Errorf("%d users, %v", len(list), err)
 	}
 	f.Close()
-	if err := f.AppendUserKey(ctx, vault.UserKey{Address: "late@x.example", Number: 1, Signet: []byte("s"), Made: made}, pair); !errors.Is(err, vault.ErrClosed) {
+	if err := f.AppendUserKey(ctx, vault.UserKey{Address: "late@x.example", Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: pair}); !errors.Is(err, vault.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -257,7 +257,7 @@ func TestOneWins(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			err := f.AppendUserKey(t.Context(), vault.UserKey{Address: "alice@x.example", Number: 1, Signet: []byte("s"), Made: made}, newPair(t))
+			err := f.AppendUserKey(t.Context(), vault.UserKey{Address: "alice@x.example", Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: newPair(t)})
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -280,7 +280,7 @@ func TestUserKeysLife(t *testing.T) {
 	pairs := []key.Pair{newPair(t), newPair(t), newPair(t)}
 	at := func(days int) time.Time { return made.AddDate(0, 0, days) }
 	for i, p := range pairs {
-		if err := f.AppendUserKey(ctx, vault.UserKey{Address: alice, Number: i + 1, Signet: fmt.Append(nil, "signet ", i), Made: at(90 * i)}, p); err != nil {
+		if err := f.AppendUserKey(ctx, vault.UserKey{Address: alice, Number: i + 1, Signet: fmt.Append(nil, "signet ", i), Made: at(90 * i)}, vault.UserSecrets{Pair: p}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -333,25 +333,28 @@ func TestDestroyedIsGone(t *testing.T) {
 	f := newVault(t)
 	ctx := t.Context()
 	for i := range 2 {
-		if err := f.AppendUserKey(ctx, vault.UserKey{Address: "alice@x.example", Number: i + 1, Signet: []byte("s"), Made: made.AddDate(0, 0, i)}, newPair(t)); err != nil {
+		if err := f.AppendUserKey(ctx, vault.UserKey{Address: "alice@x.example", Number: i + 1, Signet: []byte("s"), Made: made.AddDate(0, 0, i)}, vault.UserSecrets{Pair: newPair(t), Layer: []byte("layer")}); err != nil {
 			t.Fatal(err)
 		}
+		if b, err := f.UserLayer(ctx, "alice@x.example", i+1); string(b) != "layer" || err != nil {
+			t.Fatalf("layer keys: %v", err)
+		}
 	}
-	secrets := func(number int) (wrap, sealed []byte) {
+	secrets := func(number int) (wrap, sealed, layer []byte) {
 		db, err := sql.Open("sqlite", "file:"+filepath.Join(f.dir, "vault.db"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		err = db.QueryRow(`SELECT wrap, encryption FROM user_keys JOIN wraps ON owner = id WHERE number = ?`, number).Scan(&wrap, &sealed)
+		err = db.QueryRow(`SELECT wrap, encryption, layer FROM user_keys JOIN wraps ON owner = id WHERE number = ?`, number).Scan(&wrap, &sealed, &layer)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return wrap[20:60], sealed[80:110]
+		return wrap[20:60], sealed[80:110], layer[60:]
 	}
-	deadWrap, deadSealed := secrets(1)
-	liveWrap, liveSealed := secrets(2)
-	for _, b := range [][]byte{deadWrap, deadSealed, liveWrap, liveSealed} {
+	deadWrap, deadSealed, deadLayer := secrets(1)
+	liveWrap, liveSealed, liveLayer := secrets(2)
+	for _, b := range [][]byte{deadWrap, deadSealed, deadLayer, liveWrap, liveSealed, liveLayer} {
 		if f.diskHolds(t, b) == 0 {
 			t.Fatal("the search finds nothing even before")
 		}
@@ -359,11 +362,14 @@ func TestDestroyedIsGone(t *testing.T) {
 	if n, err := f.DestroyUserKeys(ctx, made.AddDate(0, 0, 30), made.AddDate(0, 0, 40)); n != 1 || err != nil {
 		t.Fatalf("%d, %v", n, err)
 	}
-	if a, b := f.diskHolds(t, deadWrap), f.diskHolds(t, deadSealed); a+b != 0 {
-		t.Errorf("destroyed: wrap in %d files, sealed key in %d", a, b)
+	if a, b, c := f.diskHolds(t, deadWrap), f.diskHolds(t, deadSealed), f.diskHolds(t, deadLayer); a+b+c != 0 {
+		t.Errorf("destroyed: wrap in %d files, sealed key in %d, layer keys in %d", a, b, c)
 	}
-	if a, b := f.diskHolds(t, liveWrap), f.diskHolds(t, liveSealed); a*b == 0 {
-		t.Errorf("living: wrap in %d files, sealed key in %d", a, b)
+	if a, b, c := f.diskHolds(t, liveWrap), f.diskHolds(t, liveSealed), f.diskHolds(t, liveLayer); a*b*c == 0 {
+		t.Errorf("living: wrap in %d files, sealed key in %d, layer keys in %d", a, b, c)
+	}
+	if _, err := f.UserLayer(ctx, "alice@x.example", 1); !errors.Is(err, vault.ErrDestroyed) {
+		t.Errorf("destroyed layer keys: %v", err)
 	}
 }
 
@@ -381,6 +387,9 @@ func TestDamagedKeys(t *testing.T) {
 		"address changed":        {`UPDATE user_keys SET address = CASE address WHEN 'a@x.example' THEN 'c@x.example' ELSE 'a@x.example' END`, vault.ErrWrongKey},
 		"encryption flipped":     {`UPDATE user_keys SET encryption = CAST(substr(encryption, 1, 90) || X'0000' || substr(encryption, 93) AS BLOB)`, vault.ErrCorrupt},
 		"encryption cut":         {`UPDATE user_keys SET encryption = substr(encryption, 1, 100)`, vault.ErrCorrupt},
+		"layer flipped":          {`UPDATE user_keys SET layer = CAST(substr(layer, 1, 72) || X'0000' || substr(layer, 75) AS BLOB)`, vault.ErrCorrupt},
+		"layer of another":       {`UPDATE user_keys SET layer = (SELECT o.layer FROM user_keys o WHERE o.address <> user_keys.address)`, vault.ErrWrongKey},
+		"another part as layer":  {`UPDATE user_keys SET layer = encryption`, vault.ErrCorrupt},
 		"host wrap gone":         {`DELETE FROM wraps`, vault.ErrCorrupt},
 		"host wraps swapped":     {`UPDATE wraps SET wrap = (SELECT o.wrap FROM wraps o WHERE o.owner <> wraps.owner)`, vault.ErrWrongKey},
 		"under another root key": {`UPDATE wraps SET wrap = CAST(substr(wrap, 1, 5) || X'0102030405060708' || substr(wrap, 14) AS BLOB)`, vault.ErrSealed},
@@ -389,17 +398,18 @@ func TestDamagedKeys(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newVault(t)
 			for _, a := range []string{"a@x.example", "b@x.example"} {
-				if err := f.AppendUserKey(ctx, vault.UserKey{Address: a, Number: 1, Signet: []byte("s"), Made: made}, newPair(t)); err != nil {
+				if err := f.AppendUserKey(ctx, vault.UserKey{Address: a, Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: newPair(t), Layer: []byte("layer")}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			f.raw(t, tt.sql)
 			s, serr := f.UserSigning(ctx, "a@x.example", 1)
 			e, eerr := f.UserEncryption(ctx, "a@x.example", 1)
-			if !errors.Is(serr, tt.want) && !errors.Is(eerr, tt.want) {
-				t.Errorf("%v, %v; want %v", serr, eerr, tt.want)
+			l, lerr := f.UserLayer(ctx, "a@x.example", 1)
+			if !errors.Is(serr, tt.want) && !errors.Is(eerr, tt.want) && !errors.Is(lerr, tt.want) {
+				t.Errorf("%v, %v, %v; want %v", serr, eerr, lerr, tt.want)
 			}
-			if (serr != nil) != s.IsZero() || (eerr != nil) != e.IsZero() {
+			if (serr != nil) != s.IsZero() || (eerr != nil) != e.IsZero() || (lerr != nil) != (l == nil) {
 				t.Error("a key beside an error")
 			}
 		})
@@ -409,7 +419,7 @@ func TestDamagedKeys(t *testing.T) {
 func TestClosedRoots(t *testing.T) {
 	f := newVault(t)
 	ctx := t.Context()
-	if err := f.AppendUserKey(ctx, vault.UserKey{Address: "a@x.example", Number: 1, Signet: []byte("s"), Made: made}, newPair(t)); err != nil {
+	if err := f.AppendUserKey(ctx, vault.UserKey{Address: "a@x.example", Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: newPair(t)}); err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
@@ -421,7 +431,7 @@ func TestClosedRoots(t *testing.T) {
 	if _, err := f.UserEncryption(ctx, "a@x.example", 1); err != nil {
 		t.Errorf("encryption key with the host seal open: %v", err)
 	}
-	if err := f.AppendUserKey(ctx, vault.UserKey{Address: "b@x.example", Number: 1, Signet: []byte("s"), Made: made}, newPair(t)); !errors.Is(err, vault.ErrSealed) {
+	if err := f.AppendUserKey(ctx, vault.UserKey{Address: "b@x.example", Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: newPair(t)}); !errors.Is(err, vault.ErrSealed) {
 		t.Errorf("new key with a seal closed: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dimegate/dmtp/key"
+	"dimegate/dmtp/message"
 	"dimegate/trustful"
 	"dimegate/vault"
 )
@@ -33,8 +34,13 @@ func (k Keys) Generations(ctx context.Context, address string) ([]trustful.Gener
 }
 
 // Append adds a generation; see trustful.Store.
-func (k Keys) Append(ctx context.Context, address string, g trustful.Generation, keys key.Pair) error {
-	err := k.Vault.AppendUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}, keys)
+func (k Keys) Append(ctx context.Context, address string, g trustful.Generation, keys trustful.Keys) error {
+	layer, err := encodeLayers(keys.Layers)
+	if err != nil {
+		return err
+	}
+	defer clear(layer)
+	err = k.Vault.AppendUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}, vault.UserSecrets{Pair: keys.Pair, Layer: layer})
 	return named(err)
 }
 
@@ -50,9 +56,19 @@ func (k Keys) Encryption(ctx context.Context, address string, number int) (key.E
 	return e, named(err)
 }
 
-// Aged lists whose keys were made before a moment.
-func (k Keys) Aged(ctx context.Context, madeBefore time.Time, after string, n int) ([]string, error) {
-	return k.Vault.AgedUsers(ctx, madeBefore, after, n)
+// Layers opens the alternate layer's keys of a generation.
+func (k Keys) Layers(ctx context.Context, address string, number int) ([]message.LayerKey, error) {
+	octets, err := k.Vault.UserLayer(ctx, address, number)
+	if err != nil {
+		return nil, named(err)
+	}
+	defer clear(octets)
+	return decodeLayers(octets)
+}
+
+// Aged lists whose keys are due; see trustful.Store.
+func (k Keys) Aged(ctx context.Context, madeBefore, bareBefore time.Time, after string, n int) ([]string, error) {
+	return k.Vault.AgedUsers(ctx, madeBefore, bareBefore, after, n)
 }
 
 // DestroyEncryption destroys the encryption keys of what was retired before a moment.

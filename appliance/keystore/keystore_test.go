@@ -10,6 +10,7 @@ import (
 
 	"dimegate/appliance/keystore"
 	"dimegate/dmtp/key"
+	"dimegate/dmtp/message"
 	"dimegate/trustful"
 	"dimegate/vault"
 )
@@ -53,17 +54,25 @@ func TestKeys(t *testing.T) {
 		t.Errorf("%v, %v", g, err)
 	}
 	var pairs []key.Pair
+	layers := [][]message.LayerKey{nil, nil}
 	for i := range 2 {
 		p, err := key.GeneratePair(rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
 		pairs = append(pairs, p)
+		for _, id := range message.Suites()[:2*i] { // the first has none
+			l, err := message.GenerateLayerKey(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			layers[i] = append(layers[i], l)
+		}
 		g := trustful.Generation{Number: i + 1, Signet: []byte("signet"), Made: made.AddDate(0, 0, 90*i)}
-		if err := k.Append(ctx, alice, g, p); err != nil {
+		if err := k.Append(ctx, alice, g, trustful.Keys{Pair: p, Layers: layers[i]}); err != nil {
 			t.Fatal(err)
 		}
-		if err := k.Append(ctx, alice, g, p); !errors.Is(err, trustful.ErrConflict) {
+		if err := k.Append(ctx, alice, g, trustful.Keys{Pair: p, Layers: layers[i]}); !errors.Is(err, trustful.ErrConflict) {
 			t.Errorf("the same again: %v", err)
 		}
 	}
@@ -73,11 +82,21 @@ func TestKeys(t *testing.T) {
 	if s, err := k.Signing(ctx, alice, 2); err != nil || !s.Equal(pairs[1].Signing) {
 		t.Errorf("signing key: %v", err)
 	}
+	for i, want := range layers {
+		got, err := k.Layers(ctx, alice, i+1)
+		offered, _ := message.Offer(want, false)
+		if again, _ := message.Offer(got, false); err != nil || !reflect.DeepEqual(again, offered) {
+			t.Errorf("layer keys of %d: %d, %v", i+1, len(got), err)
+		}
+	}
 	if n, err := k.DestroyEncryption(ctx, made.AddDate(0, 0, 91)); n != 1 || err != nil {
 		t.Errorf("destroyed %d, %v", n, err)
 	}
 	if _, err := k.Encryption(ctx, alice, 1); !errors.Is(err, trustful.ErrNoKeys) {
 		t.Errorf("destroyed encryption key: %v", err)
+	}
+	if _, err := k.Layers(ctx, alice, 1); !errors.Is(err, trustful.ErrNoKeys) {
+		t.Errorf("destroyed layer keys: %v", err)
 	}
 	if e, err := k.Encryption(ctx, alice, 2); err != nil || !e.Equal(pairs[1].Encryption) {
 		t.Errorf("encryption key: %v", err)

@@ -39,8 +39,8 @@ func (o Organization) Signets(ctx context.Context, domain string) ([]*signet.Sig
 	return all, nil
 }
 
-// SignRequest signs a user's request with the domain's secondary key, where it has one that may, else with its primary.
-func (o Organization) SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+// Certify signs a user's signet with the domain's secondary key, where it has one that may, else with its primary.
+func (o Organization) Certify(ctx context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
 	all, err := o.Signets(ctx, domain)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (o Organization) SignRequest(ctx context.Context, domain string, request *s
 	switch {
 	case err == nil && slices.Contains(signers, secondary.Public()):
 		defer secondary.Destroy()
-		return signet.SignRequest(request, secondary, d)
+		return u.Certify(secondary, d)
 	case err == nil: // made, and not in the signet yet
 		secondary.Destroy()
 	case !errors.Is(err, vault.ErrNotFound):
@@ -61,7 +61,7 @@ func (o Organization) SignRequest(ctx context.Context, domain string, request *s
 		return nil, err
 	}
 	defer primary.Destroy()
-	return signet.SignRequest(request, primary, d)
+	return u.Certify(primary, d)
 }
 
 // CreateOrganization makes the keys of a domain and its signet, in ID form, and keeps them; vault.ErrExists when it has
@@ -78,7 +78,7 @@ func CreateOrganization(ctx context.Context, v *vault.Vault, domain, name string
 		return nil, err
 	}
 	defer secondary.Destroy()
-	fields := trustful.Advertised(signet.Org)
+	fields := trustful.Advertised()
 	if name != "" {
 		fields = append(fields, signet.Field{ID: signet.FieldName, Value: []byte(name)})
 	}

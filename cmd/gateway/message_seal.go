@@ -156,7 +156,7 @@ func (s *sealer) seal(std stdio, mail []byte) (*message.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	draft, err := message.Compose(rand.Reader, s.parties, content, s.author.Signing)
+	draft, err := message.ComposeLayered(rand.Reader, s.parties, content, s.author.Signing, message.Layer{})
 	if err != nil || s.origin.Signing.IsZero() {
 		return draft, err
 	}

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"crypto/hpke"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -31,23 +32,29 @@ const pieceSize = 16776890
 // Compose writes a message as its author: chunks signed and encrypted, both author signatures, and the three origin
 // signatures as encrypted placeholders, which SignOrigin fills. All four signets are needed. It emits what libdime reads
 // (dmime.md §11): at most one chunk 67 and one 131, standard padding, the reference's tree signature. Content that does not fit
-// is cut where all three others advertise dmime-multi, and else refused with TooLarge.
+// is cut where all three others advertise dmime-multi, and else refused with TooLarge. Like libdime it does not look at what the
+// recipient's signet says of the alternate layer: see ComposeLayered.
 //
 // rand is crypto/rand.Reader, except in tests. Memory: one buffer of the message's size; content is only read. Errors: *Error,
 // or a failure of rand.
 func Compose(rand io.Reader, p Parties, c *Content, author key.Signing) (*Message, error) {
-	return ComposeLayered(rand, p, c, author, Layer{})
+	return compose(rand, p, c, author, nil, nil, 0)
 }
 
 // ComposeLayered is Compose with the alternate layer under the outer scheme, as l and the recipient's signet say. Servers see no
 // difference. Errors: also AltPolicy, where the layer is demanded and not to be had. (The key boxes draw from crypto/rand, whatever
 // rand is.)
 func ComposeLayered(rand io.Reader, p Parties, c *Content, author key.Signing, l Layer) (*Message, error) {
-	chunk4, chunk5, err := p.envelope(author)
+	inner, public, err := l.choose(p.Recipient.Signet)
 	if err != nil {
 		return nil, err
 	}
-	inner, public, err := l.choose(p.Recipient.Signet)
+	return compose(rand, p, c, author, inner, public, l.Bucket)
+}
+
+// compose writes a message, with the layer of a suite for a recipient's key; nil for none.
+func compose(rand io.Reader, p Parties, c *Content, author key.Signing, inner *suite, public hpke.PublicKey, bucket int) (*Message, error) {
+	chunk4, chunk5, err := p.envelope(author)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +75,7 @@ func ComposeLayered(rand io.Reader, p Parties, c *Content, author key.Signing, l
 		{TypeCommon, Part{Data: c.Common}}, {TypeOther, Part{Data: c.Other}}}
 	parts = append(append(parts, display...), attach...)
 	if inner != nil {
-		if err := w.wrapLayer(parts, &p, chunk4, chunk5, inner, public, l.Bucket); err != nil {
+		if err := w.wrapLayer(parts, &p, chunk4, chunk5, inner, public, bucket); err != nil {
 			return nil, err
 		}
 	}

@@ -42,10 +42,20 @@ const (
 	boxHeader     = 1 + 8 + 2
 )
 
-// choose returns the suite under which a message to the recipient is wrapped, with his key; nil for none. Errors: AltPolicy.
+// Suite is the suite under which a message to the owner of a user signet is wrapped: the first of the administrator's that he
+// advertises; 0 for none. Errors: AltPolicy where the layer is demanded and none is common, and where a suite that would be chosen
+// is advertised by a commitment whose key is not there: somebody took it out, and a weaker suite, or none, is what he wants.
+func (l Layer) Suite(recipient *signet.Signet) (SuiteID, error) {
+	s, _, err := l.choose(recipient)
+	if s == nil {
+		return 0, err
+	}
+	return s.id, nil
+}
+
+// choose is Suite, with the recipient's key.
 func (l Layer) choose(recipient *signet.Signet) (*suite, hpke.PublicKey, error) {
 	offers := adverts(recipient)
-	demanded := l.Mode == LayerRequired || slices.ContainsFunc(offers, func(a advert) bool { return a.always })
 	if l.Mode != LayerOff {
 		order := l.Suites
 		if order == nil {
@@ -53,13 +63,17 @@ func (l Layer) choose(recipient *signet.Signet) (*suite, hpke.PublicKey, error) 
 		}
 		for _, id := range order {
 			for _, a := range offers {
-				if a.id == id && a.public != nil {
+				switch {
+				case a.id != id || id.row() == nil:
+				case a.public != nil:
 					return id.row(), a.public, nil
+				case a.commit:
+					return nil, nil, fail(AltPolicy, 0, "the recipient's signet lacks the key that it commits to for the alternate layer")
 				}
 			}
 		}
 	}
-	if demanded {
+	if l.Mode == LayerRequired || slices.ContainsFunc(offers, func(a advert) bool { return a.always }) {
 		return nil, nil, fail(AltPolicy, 0, "the alternate layer is demanded, and no suite with a whole key is common")
 	}
 	return nil, nil, nil

@@ -83,12 +83,27 @@ func (k LayerKey) Advertise(always, commit bool) (field3 []byte, key *signet.Fie
 	return append(field3, public...), key
 }
 
+// Offer is what a user's signet says of all his keys, in their order: small ones whole, large ones by a commitment, which keeps
+// what fingerprints and custody are made over small, and a field 251 (dmime.md §17.2).
+func Offer(keys []LayerKey, always bool) (layers [][]byte, fields []signet.Field) {
+	for _, k := range keys {
+		commit := len(k.private().PublicKey().Bytes()) > sha512.Size
+		field3, named := k.Advertise(always, commit)
+		layers = append(layers, field3)
+		if named != nil {
+			fields = append(fields, *named)
+		}
+	}
+	return layers, fields
+}
+
 func keyField(id SuiteID) string { return fmt.Sprintf("Alternate-Key-%04x", uint16(id)) }
 
 // An advert is one field 3 of ours, read. Public is nil where the key is only committed to, or is no key.
 type advert struct {
 	id     SuiteID
 	always bool
+	commit bool
 	public hpke.PublicKey
 }
 
@@ -104,9 +119,9 @@ func adverts(s *signet.Signet) (list []advert) {
 		if f.ID != signet.FieldAlternateKey || len(v) < advertHeader || v[0] != advertMagic || v[1] != advertVersion {
 			continue
 		}
-		a := advert{id: SuiteID(binary.BigEndian.Uint16(v[2:])), always: v[4]&advertAlways != 0}
+		a := advert{id: SuiteID(binary.BigEndian.Uint16(v[2:])), always: v[4]&advertAlways != 0, commit: v[4]&advertCommit != 0}
 		material := v[advertHeader:]
-		if v[4]&advertCommit != 0 {
+		if a.commit {
 			material = committed(fields, a.id, material)
 		}
 		if row := a.id.row(); row != nil && material != nil {
@@ -129,6 +144,16 @@ func committed(fields []signet.Field, id SuiteID, hash []byte) []byte {
 		}
 	}
 	return nil
+}
+
+// Offered are the suites that a user signet advertises with a whole key, in its order.
+func Offered(s *signet.Signet) (list []SuiteID) {
+	for _, a := range adverts(s) {
+		if a.public != nil {
+			list = append(list, a.id)
+		}
+	}
+	return list
 }
 
 // WantsLayer reports whether the owner of a user signet asks that mail to it always lie under the alternate layer.

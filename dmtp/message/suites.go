@@ -6,6 +6,7 @@ import (
 	"crypto/ecdh"
 	"crypto/hpke"
 	"fmt"
+	"strconv"
 
 	"golang.org/x/crypto/chacha20poly1305"
 )
@@ -53,6 +54,28 @@ func Suites() []SuiteID {
 		ids[i] = suites[i].id
 	}
 	return ids
+}
+
+// ParseSuite reads the four hex digits of a suite, such as "0201". Errors: AltUnknown for what this build has not.
+func ParseSuite(text string) (SuiteID, error) {
+	n, err := strconv.ParseUint(text, 16, 16)
+	if id := SuiteID(n); err == nil && len(text) == 4 && id.row() != nil {
+		return id, nil
+	}
+	return 0, fail(AltUnknown, 0, "no such suite")
+}
+
+// OfferedOf are those of an administrator's suites whose keys a user gets: the first of each KEM. More would make signets that are
+// too long for a line that libdime reads (dmtp.md §2.6).
+func OfferedOf(order []SuiteID) (list []SuiteID) {
+	kems := map[uint16]bool{}
+	for _, id := range order {
+		if s := id.row(); s != nil && !kems[s.kem.ID()] {
+			kems[s.kem.ID()] = true
+			list = append(list, id)
+		}
+	}
+	return list
 }
 
 func (id SuiteID) String() string {

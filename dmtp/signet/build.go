@@ -1,6 +1,7 @@
 package signet
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -39,7 +40,7 @@ func NewOrg(p key.Pair, d Details) (*Signet, error) {
 }
 
 // NewRequest makes a signing request with the user's keys p. In dialect A one with alternate keys is readable by libdime but
-// cannot be signed by anyone, as the user signet writes their lengths otherwise: see NewUser.
+// cannot be signed by anyone, as the user signet writes their lengths otherwise: see NewUncertified.
 func NewRequest(p key.Pair, d RequestDetails) (*Signet, error) {
 	b, err := newBuilder(SSR, d.Dialect, p)
 	if err != nil {
@@ -65,17 +66,42 @@ func SignRequest(request *Signet, org key.Signing, d Details) (*Signet, error) {
 	return b.finish(org, d)
 }
 
-// NewUser makes and signs a user signet at once, for one who holds the user's keys p and the organization's: the same
-// octets as NewRequest and SignRequest, and the one way to alternate keys in dialect A.
-func NewUser(p key.Pair, r RequestDetails, org key.Signing, d Details) (*Signet, error) {
-	b, err := newBuilder(User, r.Dialect, p)
+// An Uncertified is a user signet up to the owner's own signature: what an agent that makes its user's keys gives to the
+// organization that certifies them. Beside a request, which is for others, it has the octets that the signet will have, so that in
+// dialect A, too, it may have alternate keys. It has no wire form.
+type Uncertified struct{ b *builder }
+
+// NewUncertified makes the owner's part of a user signet, with the user's keys p.
+func NewUncertified(p key.Pair, d RequestDetails) (*Uncertified, error) {
+	b, err := newBuilder(User, d.Dialect, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.userCore(p, r); err != nil {
+	if err := b.userCore(p, d); err != nil {
 		return nil, err
 	}
+	return &Uncertified{b}, nil
+}
+
+// Certify makes the user signet: it signs with org, the POK or a SOK that may sign signets. What SignRequest leaves to the caller
+// is the caller's here.
+func (u *Uncertified) Certify(org key.Signing, d Details) (*Signet, error) {
+	b := &builder{kind: User, dialect: u.b.dialect, raw: slices.Clone(u.b.raw)}
 	return b.finish(org, d)
+}
+
+// Begins reports whether s is a user signet that begins with u, octet for octet.
+func (u *Uncertified) Begins(s *Signet) bool {
+	return s.kind == User && bytes.HasPrefix(s.raw[headerSize:], u.b.raw[headerSize:])
+}
+
+// NewUser makes and signs a user signet at once, for one who holds the user's keys p and the organization's.
+func NewUser(p key.Pair, r RequestDetails, org key.Signing, d Details) (*Signet, error) {
+	u, err := NewUncertified(p, r)
+	if err != nil {
+		return nil, err
+	}
+	return u.Certify(org, d)
 }
 
 // A builder writes fields in order and keeps its first failure. What it makes is parsed like any other signet in the end, so

@@ -59,7 +59,7 @@ func (w *world) add(t testing.TB) {
 		t.Fatal(err)
 	}
 	u := vault.UserKey{Address: fmt.Sprintf("u%d@x.example", w.n), Number: 1, Signet: []byte("s"), Made: made}
-	if err := w.AppendUserKey(t.Context(), u, p); err != nil {
+	if err := w.AppendUserKey(t.Context(), u, vault.UserSecrets{Pair: p}); err != nil {
 		t.Fatal(err)
 	}
 	w.n++
