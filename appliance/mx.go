@@ -3,14 +3,17 @@ package appliance
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 
 	"dimegate/bridge"
 	"dimegate/bridge/handoff"
+	"dimegate/bridge/mailauth"
 	"dimegate/bridge/mx"
 	"dimegate/bridge/smtpwire"
 	"dimegate/dmtp/dmtpserver"
+	"dimegate/vault"
 )
 
 // plain is the SMTP side of the shared ports: the DMTP server's front hands sessions over, mx serves them.
@@ -50,11 +53,30 @@ func (a *Appliance) makeMX() error {
 	a.plain = &plain{inner: own, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
 		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
 		Exempt: i.Exempted(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
-		Firewall: firewall(a.config),
-		TLS:      &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
+		Firewall: firewall(a.config), Auth: a.mailAuth(), Hold: func() mx.Held { return held{a.vault.NewHold()} },
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxSessions: i.MaxSessions, Now: a.Now,
 	}, a.Log)}
 	return nil
+}
+
+// mailAuth is what notes SPF, DKIM and DMARC; nil: nobody does.
+func (a *Appliance) mailAuth() *mailauth.Checker {
+	if !a.config.Inbound.AuthResults {
+		return nil
+	}
+	return &mailauth.Checker{ID: a.config.Hostname, DNS: a.dns}
+}
+
+// held is a vault's hold in the words of mx.
+type held struct{ *vault.Hold }
+
+func (h held) Write(p []byte) (int, error) {
+	n, err := h.Hold.Write(p)
+	if errors.Is(err, vault.ErrFull) {
+		err = errors.Join(mx.ErrFull, err)
+	}
+	return n, err
 }
 
 // certificates are those that others see.

@@ -1,14 +1,19 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
+	"encoding/base64"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/emersion/go-msgauth/dkim"
 
 	"dimegate/appliance/config"
 	"dimegate/internal/testpeer"
@@ -49,7 +54,7 @@ func TestPort25(t *testing.T) {
 		c.send(plainMail + ".\r\n")
 		c.want("250 2.0.0")
 		got := s.inner.messages()[before:]
-		if len(got) != 1 || !strings.HasPrefix(got[0], "X-DIME: no\r\nReceived: from ") || !strings.Contains(got[0], " with "+with+" id ") || strings.Contains(got[0], "eve") {
+		if len(got) != 1 || !strings.HasPrefix(got[0], "X-DIME: no\r\nAuthentication-Results: dx.alpha.example;\r\n\tspf=none smtp.mailfrom=carol@example.net;\r\n\tdkim=none;\r\n\tdmarc=permerror\r\nReceived: from ") || !strings.Contains(got[0], " with "+with+" id ") || strings.Contains(got[0], "eve") {
 			c.t.Errorf("arrived: %q", got)
 		}
 	}
@@ -212,7 +217,17 @@ func TestPort25Tools(t *testing.T) {
 	}
 }
 
-// Postfix in the world, and Postfix as the inner server.
+// signedMail is a message of example.net that is too large to be held in memory, and the line of the zone for its key.
+func signedMail(t *testing.T) (message []byte, record string) {
+	t.Helper()
+	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+	var b bytes.Buffer
+	text := "From: carol@example.net\r\nTo: bob@alpha.example\r\n" + plainMail[:len(plainMail)-len("hello\r\n")] + strings.Repeat("All work and no play makes Jack a dull boy.\r\n", 10_000) + "hello\r\n"
+	check(t, dkim.Sign(&b, strings.NewReader(text), &dkim.SignOptions{Domain: "example.net", Selector: "s", Signer: key, HeaderKeys: []string{"From", "To", "Subject"}}))
+	return b.Bytes(), `s._domainkey TXT "v=DKIM1; k=ed25519; p=` + base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey)) + `"`
+}
+
+// Postfix in the world, and Postfix as the inner server. SPF, DKIM and DMARC hold, and are noted.
 func TestPort25Postfix(t *testing.T) {
 	testpeer.Require(t, "postfix", "dovecot")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -229,7 +244,10 @@ func TestPort25Postfix(t *testing.T) {
 	inner, err := b.Postfix(ctx, testpeer.PostfixConfig{Name: "inner", Listen: hosts[0] + ":25", Hostname: "mail.alpha.example", Domain: "alpha.example",
 		Users: "^(bob|dora)@", Transport: []string{"alpha.example lmtp:inet:" + store.LMTP}})
 	check(t, err)
-	s := newWorld(t, "alpha.example").sites[0]
+	w := newWorld(t, "alpha.example", "example.net")
+	s := w.sites[0]
+	message, key := signedMail(t)
+	w.sites[1].publish(`@ TXT "v=spf1 ip4:127.0.0.0/8 -all"`, `_dmarc TXT "v=DMARC1; p=reject"`, key)
 	s.make(nil, func(c *config.Config) { c.Organizations[0].Inner = inner.Addr })
 	s.run(Options{})
 	ip, port, _ := strings.Cut(s.dual(), ":")
@@ -238,15 +256,15 @@ func TestPort25Postfix(t *testing.T) {
 	check(t, err)
 	c, err := testpeer.DialSMTP(ctx, out.Addr)
 	check(t, err)
-	check(t, c.Send("carol@example.net", []string{"bob@alpha.example", "nobody@alpha.example", "dora@alpha.example"}, []byte(plainMail)))
+	check(t, c.Send("carol@example.net", []string{"bob@alpha.example", "nobody@alpha.example", "dora@alpha.example"}, message))
 	check(t, c.Close())
 	for _, who := range []string{"bob@alpha.example", "dora@alpha.example"} {
 		check(t, store.Wait(ctx, who, 1))
 		got, err := store.Inbox(ctx, who)
 		check(t, err)
-		if text := string(got[0]); !strings.HasSuffix(text, "\r\n\r\nhello\r\n") || !strings.Contains(text, "X-DIME: no\r\n") || strings.Contains(text, "eve") ||
+		if text := string(got[0]); !strings.HasSuffix(text, " boy.\r\nhello\r\n") || !strings.Contains(text, "\r\nAuthentication-Results: dx.alpha.example;\r\n\tspf=pass smtp.mailfrom=carol@example.net;\r\n\tdkim=pass header.d=example.net;\r\n\tdmarc=pass header.from=example.net\r\n") || !strings.Contains(text, "X-DIME: no\r\n") || strings.Contains(text, "eve") ||
 			!strings.Contains(text, "by dx.alpha.example with ESMTPS id ") {
-			t.Errorf("%s: arrived as\n%s", who, text)
+			t.Errorf("%s: arrived as\n%.2000s", who, text)
 		}
 	}
 	log := ""

@@ -80,9 +80,10 @@ type DMTP struct {
 
 // Inbound is the [inbound] table: plain SMTP on the ports of dmtp.listen_dual.
 type Inbound struct {
-	Exempt      []string `toml:"exempt"`       // networks that may send plain mail to domains whose policy is strict, and have no limit of their own; default none
-	MaxOctets   int64    `toml:"max_octets"`   // a message; default 104857600
-	MaxSessions int      `toml:"max_sessions"` // at one time, and as many at each inner server; one client gets a fifth; default 100
+	Exempt      []string `toml:"exempt"`                 // networks that may send plain mail to domains whose policy is strict, and have no limit of their own; default none
+	MaxOctets   int64    `toml:"max_octets"`             // a message; default 104857600
+	MaxSessions int      `toml:"max_sessions"`           // at one time, and as many at each inner server; one client gets a fifth; default 100
+	AuthResults bool     `toml:"authentication_results"` // SPF, DKIM and DMARC are checked and noted (RFC 8601); default true
 }
 
 // A Certificate is one [[dmtp.certificate]] table.
@@ -234,7 +235,7 @@ func Default() *Config {
 			MaxSessions: 500,
 			Timeout:     5 * time.Minute,
 		},
-		Inbound: Inbound{Exempt: []string{}, MaxOctets: 100 << 20, MaxSessions: 100},
+		Inbound: Inbound{Exempt: []string{}, MaxOctets: 100 << 20, MaxSessions: 100, AuthResults: true},
 		Handoff: Handoff{
 			Address:     "127.0.0.1:25",
 			StartTLS:    "opportunistic",

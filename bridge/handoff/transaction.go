@@ -61,6 +61,14 @@ func (tx *Transaction) Recipient(ctx context.Context, to string) error {
 	return tx.judge(ctx, tx.s.Recipient(ctx, to))
 }
 
+// Noop keeps the server from giving up a transaction whose message is still coming in.
+func (tx *Transaction) Noop(ctx context.Context) error {
+	if tx.dead {
+		return ErrUnavailable
+	}
+	return tx.judge(ctx, tx.s.Noop(ctx))
+}
+
 // Stream sends the message while it is read and returns the server's verdict, which ends the transaction. Errors: those of
 // Deliver, and *smtpwire.ReadError.
 func (tx *Transaction) Stream(ctx context.Context, r io.Reader) (smtpwire.Reply, error) {

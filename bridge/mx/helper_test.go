@@ -30,6 +30,7 @@ type innerServer struct {
 	rcpts  []string // addresses that were accepted in a transaction that had a message
 	got    []string // messages
 	resets int
+	noops  int
 	conns  int
 	ended  int
 	addr   string
@@ -121,6 +122,11 @@ func (i *innerServer) serve(c net.Conn) {
 			i.resets++
 			i.mu.Unlock()
 			to = nil
+			say("250 2.0.0 Ok")
+		case "NOOP":
+			i.mu.Lock()
+			i.noops++
+			i.mu.Unlock()
 			say("250 2.0.0 Ok")
 		case "QUIT":
 			say("221 2.0.0 Bye")

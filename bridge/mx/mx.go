@@ -1,7 +1,8 @@
 // Package mx is the SMTP server that the world sends plain mail to: the SMTP side of the shared port 25. It owns nothing. Each
 // command is passed on to the inner mail server of the recipient's domain in the same transaction, and what that server says is
-// the answer: to RCPT about each recipient, and to the message while its sender waits. Nothing is kept, on disk or in memory
-// but for the header block, which passes the firewall.
+// the answer: to RCPT about each recipient, and to the message while its sender waits. Nothing is kept. Where a message is
+// checked, it is held until that is done (Config.Hold says where), else it streams but for the header block, which passes the
+// firewall.
 //
 // The engine is go-smtp behind a smtpwire.Guard, as in package submission.
 package mx
@@ -11,6 +12,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -20,6 +22,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"dimegate/bridge/handoff"
+	"dimegate/bridge/mailauth"
 	"dimegate/bridge/smtpwire"
 )
 
@@ -28,6 +31,14 @@ type Domain struct {
 	Inner *handoff.Inner
 	// Strict means that the domain wants no plain mail from outside (dmtp.md §11.3).
 	Strict bool
+}
+
+// A Held is a message that waits to be checked. It is written, then read as often as one likes. Write's errors are ErrFull and
+// the storage's.
+type Held interface {
+	io.Writer
+	Reader() (io.Reader, error)
+	Close() error
 }
 
 // A Config is what the server allows.
@@ -39,6 +50,8 @@ type Config struct {
 	TLS      *tls.Config                                // nil: no STARTTLS
 	Under    func(net.Conn) (tls.ConnectionState, bool) // tells of TLS that a connection came in; nil: none does
 	Mark     string                                     // the field that says how mail came: X-DIME
+	Auth     *mailauth.Checker                          // notes what SPF, DKIM and DMARC say; nil: nobody does
+	Hold     func() Held                                // keeps a message while it is checked; needed where one is
 
 	Postmaster string // of the host, for RCPT TO:<postmaster>; empty: none
 

@@ -19,6 +19,7 @@ var (
 	errHeader    = errors.New("mx: header block too large")
 	errLoop      = errors.New("mx: too many hops")
 	errEightBit  = errors.New("mx: the inner server takes no octets above 127")
+	ErrFull      = errors.New("mx: no room to hold a message") // of Held
 	errSlow      = errors.New("mx: the message comes in too slowly")
 )
 
@@ -45,6 +46,7 @@ var replies = []struct {
 	{errHeader, 552, 3, 4, "the header of the message is too large"},
 	{errLoop, 554, 4, 6, "too many hops: a loop"},
 	{errEightBit, 554, 6, 3, "the recipient's server takes no 8-bit message"},
+	{ErrFull, 452, 3, 1, "insufficient system storage"},
 	{errSlow, 451, 4, 2, "the message comes in too slowly"},
 	{smtpwire.ErrUncertain, 451, 4, 2, "the recipient's server gave no answer, try again later"},
 	{handoff.ErrUnavailable, 451, 4, 1, "the recipient's server cannot be reached, try again later"},

@@ -229,6 +229,14 @@ func (c *Client) Reset(ctx context.Context) error {
 	})
 }
 
+// Noop lets the server know that we are still there.
+func (c *Client) Noop(ctx context.Context) error {
+	return c.during(ctx, func() error {
+		_, err := c.command("NOOP")
+		return err
+	})
+}
+
 // Quit says goodbye and closes; a server that does not answer at once is not waited for.
 func (c *Client) Quit() {
 	c.conn.SetDeadline(time.Now().Add(time.Second))
