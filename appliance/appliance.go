@@ -137,8 +137,9 @@ func (a *Appliance) makeClient() error {
 			list, _, err := a.dns.Addresses(ctx, host) // whatever their state: the certificate is what is judged
 			return list, err
 		},
-		Permit: a.permit,
-		Dial:   a.Dial,
+		Permit:         a.permit,
+		Dial:           a.Dial,
+		PerDestination: a.config.Queue.PerDomain,
 	})
 	return nil
 }

@@ -53,6 +53,9 @@ type Vault struct {
 
 	stmtMu sync.Mutex
 	stmts  map[string]*sql.Stmt // of read
+
+	namedMu sync.Mutex
+	named   map[string]Secret // the vault's own keys that were asked for
 }
 
 // Create makes the folder dir with an empty vault in it; ErrExists when there is one. It makes no seals.
@@ -147,6 +150,12 @@ func (v *Vault) Close() error {
 		v.stmtMu.Unlock()
 		err = errors.Join(err, v.read.Close())
 	}
+	v.namedMu.Lock()
+	for _, k := range v.named {
+		k.Destroy()
+	}
+	clear(v.named)
+	v.namedMu.Unlock()
 	if v.lock != nil {
 		err = errors.Join(err, v.lock.Close()) // gives the lock back
 	}
@@ -219,8 +228,13 @@ func (v *Vault) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	return s, nil
 }
 
-// queryRow reads one row into dst; ErrNotFound when there is none.
+// queryRow reads one row into dst; ErrNotFound when there is none. It is over before a context could end it, and what would
+// watch one costs the driver and database/sql a goroutine each.
 func (v *Vault) queryRow(ctx context.Context, query string, args []any, dst ...any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
 	s, err := v.prepared(ctx, query)
 	if err != nil {
 		return err

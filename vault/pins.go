@@ -14,7 +14,25 @@ func (v *Vault) namedLabel(name string) []byte {
 }
 
 // NamedKey returns the vault's own key of a name, made at first use and kept under the host seal. The caller destroys it.
+// It stays in memory as the host's root key does, so that it is unwrapped once.
 func (v *Vault) NamedKey(ctx context.Context, name string) (Secret, error) {
+	v.namedMu.Lock()
+	defer v.namedMu.Unlock()
+	k, ok := v.named[name]
+	if !ok {
+		var err error
+		if k, err = v.openNamedKey(ctx, name); err != nil {
+			return Secret{}, fmt.Errorf("vault: key %q: %w", name, err)
+		}
+		if v.named == nil {
+			v.named = map[string]Secret{}
+		}
+		v.named[name] = k
+	}
+	return SecretOf(k.raw())
+}
+
+func (v *Vault) openNamedKey(ctx context.Context, name string) (Secret, error) {
 	label := v.namedLabel(name)
 	var wrap []byte
 	err := v.queryRow(ctx, `SELECT wrap FROM named_keys WHERE name = ?`, []any{name}, &wrap)
@@ -33,13 +51,9 @@ func (v *Vault) NamedKey(ctx context.Context, name string) (Secret, error) {
 		})
 	}
 	if err != nil {
-		return Secret{}, fmt.Errorf("vault: key %q: %w", name, err)
+		return Secret{}, err
 	}
-	k, err := v.host.Unwrap(wrap, label)
-	if err != nil {
-		return Secret{}, fmt.Errorf("vault: key %q: %w", name, err)
-	}
-	return k, nil
+	return v.host.Unwrap(wrap, label)
 }
 
 // A Pin is an entry about someone else's address: octets of its user's, and a time that may change.

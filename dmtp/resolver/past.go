@@ -53,7 +53,7 @@ func (r *Resolver) UserByFingerprint(ctx context.Context, address string, fp sig
 		return nil, err
 	}
 	now := r.now()
-	if known, ok := r.users.get(address, now); ok && has(known.signet, fp) && known.signet.VerifyUser(d.Signet) == nil {
+	if known, ok := r.users.get(address, now); ok && has(known.signet, fp) && known.holds(d) {
 		return known.user(d, address), nil
 	}
 	v.to(d, d.forUser(address))

@@ -3,6 +3,7 @@ package resolver
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"dimegate/dmtp/signet"
@@ -19,8 +20,9 @@ type User struct {
 	Evidence *Evidence
 }
 
-// A cachedUser is what is kept of a user. It says nothing without an org signet to verify it under.
+// A cachedUser is what is kept of a user. It says nothing without an org signet to verify it under: see holds.
 type cachedUser struct {
+	under    atomic.Pointer[signet.Signet] // an org signet under which it was verified; signets do not change
 	signet   *signet.Signet
 	weak     bool
 	from     time.Time // when it was fetched
@@ -55,7 +57,7 @@ func (r *Resolver) User(ctx context.Context, address string, sending bool) (*Use
 func (r *Resolver) user(ctx context.Context, d *Domain, address string, soft time.Duration, v *visit) (*User, error) {
 	now := r.now()
 	known, _ := r.users.get(address, now)
-	if known != nil && (now.Before(known.from.Add(-clockSkew)) || known.signet.VerifyUser(d.Signet) != nil) {
+	if known != nil && (now.Before(known.from.Add(-clockSkew)) || !known.holds(d)) {
 		known = nil
 	}
 	if known != nil && now.Before(known.fresh.Add(soft)) {
@@ -80,9 +82,8 @@ func (r *Resolver) user(ctx context.Context, d *Domain, address string, soft tim
 		current, _, err := s.Verify(ctx, address, fp)
 		switch {
 		case err == nil && current:
-			fresh := *known
-			fresh.fresh = now
-			r.users.put(address, &fresh, known.from.Add(signetHard), now)
+			fresh := newCachedUser(d, known.signet, known.weak, known.from, now, known.evidence)
+			r.users.put(address, fresh, known.from.Add(signetHard), now)
 			return fresh.user(d, address), nil
 		case ended(ctx):
 			return nil, context.Cause(ctx)
@@ -122,7 +123,7 @@ func (r *Resolver) fetchUser(ctx context.Context, d *Domain, address string, s S
 		return nil, &Error{Verdict: ErrUntrusted, Name: address, Why: "user signet", Err: err, Evidence: v.ev}
 	}
 	v.ev.UserSignet, v.ev.Fresh = fingerprint(fetched, signet.ID), now
-	c := &cachedUser{signet: fetched, weak: weak, from: now, fresh: now, evidence: v.ev}
+	c := newCachedUser(d, fetched, weak, now, now, v.ev)
 	r.users.put(address, c, earlier(now.Add(signetHard), d.hard), now)
 	return c.user(d, address), nil
 }
@@ -148,6 +149,25 @@ func (r *Resolver) userFailed(ctx context.Context, d *Domain, address string, er
 		return e
 	}
 	return &Error{Verdict: ErrTemporary, Name: address, Err: err, Domain: d, Evidence: d.forUser(address)}
+}
+
+// newCachedUser keeps a signet that was verified under d's.
+func newCachedUser(d *Domain, s *signet.Signet, weak bool, from, fresh time.Time, ev *Evidence) *cachedUser {
+	c := &cachedUser{signet: s, weak: weak, from: from, fresh: fresh, evidence: ev}
+	c.under.Store(d.Signet)
+	return c
+}
+
+// holds tells whether the signet verifies under its organisation's current one.
+func (c *cachedUser) holds(d *Domain) bool {
+	if c.under.Load() == d.Signet {
+		return true
+	}
+	if c.signet.VerifyUser(d.Signet) != nil {
+		return false
+	}
+	c.under.Store(d.Signet)
+	return true
 }
 
 func (c *cachedUser) user(d *Domain, address string) *User {
