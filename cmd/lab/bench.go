@@ -249,7 +249,7 @@ func (w *benchWorld) round(ctx context.Context, s side, g *generator, n int, int
 	if err != nil {
 		return err
 	}
-	peak := watchMemory(s.pids)
+	peak := watchMemory(200*time.Millisecond, s.pids...)
 	p, err := w.pass(ctx, s, g, n)
 	into.Memory = max(into.Memory, peak())
 	if err != nil {
@@ -278,9 +278,9 @@ func (s *acceptSide) sum() {
 	s.P50, s.P95, s.P99 = ms(50), ms(95), ms(99)
 }
 
-// watchMemory looks at a side's memory until the function that it returns is called, which tells the most that was seen.
-func watchMemory(pids []int) func() int64 {
-	const every = 200 * time.Millisecond
+// watchMemory looks at the memory of processes now and again until the function that it returns is called, which tells the most
+// that was seen.
+func watchMemory(every time.Duration, pids ...int) func() int64 {
 	stop := make(chan struct{})
 	var most int64
 	var done sync.WaitGroup

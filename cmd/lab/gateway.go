@@ -49,6 +49,7 @@ inner = %[3]q
 
 [submission]
 listen = ["%[4]s:2525"]
+max_octets = 115343360 # 110 MiB
 
 [dmtp]
 listen = ["%[4]s:26"]

@@ -31,6 +31,7 @@ var commands = []command{
 	leakCommand,
 	escrowCommand,
 	benchCommand,
+	roundtripCommand,
 	{name: "escrow-part", run: runEscrowPart}, // see escrowLab.start
 	{name: "gateway-at", run: runGatewayAt},   // see leakWorld.startAlpha
 }
@@ -64,6 +65,14 @@ func main() {
 }
 
 var errUsage = errors.New("wrong use")
+
+// notOK is a command's error where its report says that something does not hold.
+func notOK(name string, ok bool, why []string) error {
+	if ok {
+		return nil
+	}
+	return errors.New(name + ": " + strings.Join(why, "; "))
+}
 
 func runUp(ctx context.Context, args []string, _ io.Writer) error {
 	if len(args) > 0 {

@@ -31,6 +31,16 @@ var changed = func() map[string]change {
 		"long-line":         {wire: "a line over 998 octets is cut by CRLF and a blank"},
 		"nul":               {wire: "NUL becomes 0x80"},
 		"nul-header":        {wire: "a field is cut at NUL"},
+
+		// those that shapes makes
+		"header-line-1MB":    {wire: "a line over 998 octets is cut by CRLF and a blank"},
+		"body-line-1MB":      {wire: "a line over 998 octets is cut by CRLF and a blank"},
+		"header-every-octet": {wire: "a field is cut at NUL"},
+		"body-every-octet":   {wire: "NUL becomes 0x80"},
+		"body-nul":           {wire: "NUL becomes 0x80"},
+		"ends-lf":            {wire: "a bare LF ends a line"},
+		"ends-cr":            {wire: "a bare CR becomes a blank, CR CR LF one line end"},
+		"ends-mixed":         {wire: "a bare LF ends a line, a bare CR becomes a blank"},
 	}
 	for _, name := range returnPath {
 		m[name] = change{header: "Return-Path taken out"}
@@ -104,9 +114,9 @@ var mailboxLine = []string{
 	"rfc2822-example14",
 }
 
-// firewalled names the messages of our own that the line itself changes: the first gateway takes out its instructions, the
-// second what would pass for its own. Prefixes of the fields that go. Of the corpus there is none.
-var firewalled = map[string][]string{
-	"exchange-headers": {"X-DIME"},
-	"bcc":              {"X-DIME"},
+// taken names the messages of our own that carry instructions for a gateway, and what of them is taken out. Of the corpus there is
+// none.
+var taken = map[string]string{
+	"exchange-headers": "X-DIME-Verified",
+	"bcc":              "X-DIME-Require",
 }

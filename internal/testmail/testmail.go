@@ -3,6 +3,7 @@
 package testmail
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -39,6 +40,15 @@ func Corpus(t testing.TB) []Message {
 
 func load(t testing.TB, folder string) []Message {
 	t.Helper()
+	all, err := Load(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// Load reads every .eml file of a folder and of those in it. That there is one is part of the question.
+func Load(folder string) ([]Message, error) {
 	var all []Message
 	err := filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() || filepath.Ext(path) != ".eml" {
@@ -49,28 +59,42 @@ func load(t testing.TB, folder string) []Message {
 		all = append(all, Message{Name: name[:len(name)-len(".eml")], Raw: raw})
 		return err
 	})
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("no .eml file in %s", folder)
+	}
+	return all, err
+}
+
+// LoadOurs is Ours for a program that runs in a folder of the repository.
+func LoadOurs() ([]Message, error) {
+	dir, err := findRoot()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	if len(all) == 0 {
-		t.Fatalf("no .eml file in %s", folder)
-	}
-	return all
+	return Load(filepath.Join(dir, "testdata", "messages"))
 }
 
 // root is the repository's: the folder with go.mod, at or above the one that the test runs in, which is its package's.
 func root(t testing.TB) string {
 	t.Helper()
-	start, err := os.Getwd()
+	dir, err := findRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+func findRoot() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
 	for dir := start; ; dir = filepath.Dir(dir) {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
+			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod at or above ", start)
+			return "", fmt.Errorf("no go.mod at or above %s", start)
 		}
 	}
 }

@@ -105,7 +105,7 @@ func (b *Bench) writePostfix(dir string, c PostfixConfig) error {
 		"relay_domains = " + strings.Join(append([]string{c.Domain}, c.Domains...), ", "),
 		"relayhost = " + c.Relayhost,
 		"smtp_host_lookup = native, dns",
-		"message_size_limit = 104857600", "mailbox_size_limit = 0",
+		"message_size_limit = 115343360", "mailbox_size_limit = 0",
 		"minimal_backoff_time = 1s", "maximal_backoff_time = 2s", "queue_run_delay = 1s", // a test does not wait for minutes
 	}
 	if len(c.Transport) > 0 {
