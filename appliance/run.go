@@ -33,7 +33,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 		"submission": {a.listeners.submission, a.submission.Serve},
 		"dmtp":       {a.listeners.dmtp, a.server.Serve},
 		"dmtp dual":  {a.listeners.dual, a.server.ServeDual},
-		"health":     {a.listeners.health, func(ctx context.Context, ln net.Listener) error { return health(ctx, ln, ctx.Err) }},
+		"health": {a.listeners.health, func(ctx context.Context, ln net.Listener) error {
+			return health(ctx, ln, func() error { return errors.Join(ctx.Err(), a.vault.Fault()) })
+		}},
 	} {
 		for _, ln := range l.open {
 			a.Log.Info("listening", "kind", kind, "address", ln.Addr().String())

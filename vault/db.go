@@ -48,6 +48,7 @@ type Vault struct {
 	owner   ID // this opening, in leases
 
 	lock  *os.File
+	file  os.FileInfo // the database, as it was opened
 	write writer
 	read  *sql.DB
 
@@ -186,9 +187,14 @@ func (v *Vault) takeLock() error {
 	return nil
 }
 
-// dsn is the data source name with what both sides need. Ten seconds is how long one process waits for another's commit.
+// dsn is the data source name with what both sides need. It says how long one process waits for another's commit: a command
+// ten seconds, the gateway, with a client at its door, less than a second.
 func (v *Vault) dsn(pragmas ...string) string {
-	s := "file:" + (&url.URL{Path: filepath.Join(v.dir, dbName)}).EscapedPath() + "?_pragma=busy_timeout(10000)"
+	wait := 10 * time.Second
+	if v.lock != nil {
+		wait = stuckAfter
+	}
+	s := "file:" + (&url.URL{Path: filepath.Join(v.dir, dbName)}).EscapedPath() + fmt.Sprintf("?_pragma=busy_timeout(%d)", wait.Milliseconds())
 	for _, p := range pragmas {
 		s += "&" + p
 	}
@@ -210,7 +216,54 @@ func (v *Vault) openWriter(ctx context.Context, mayMigrate bool) error {
 		return fmt.Errorf("vault: %s: %w", filepath.Join(v.dir, dbName), storageError(err))
 	}
 	v.write.db, v.write.conn, v.write.stmts = db, conn, map[string]*sql.Stmt{}
-	return migrate(ctx, conn, mayMigrate)
+	if err := migrate(ctx, conn, mayMigrate); err != nil {
+		return err
+	}
+	if v.file, err = os.Stat(filepath.Join(v.dir, dbName)); err != nil {
+		return fmt.Errorf("vault: %w", err)
+	}
+	v.write.present = v.watchFiles()
+	return nil
+}
+
+// watchFiles returns a function that tells whether the database and its write-ahead log are still the files that are open: what
+// is written to files that were removed or replaced is gone with the process. It belongs to the leader.
+func (v *Vault) watchFiles() func() error {
+	path := filepath.Join(v.dir, dbName) + "-wal"
+	var wal os.FileInfo // made with the first write
+	return func() error {
+		if err := v.present(); err != nil {
+			return err
+		}
+		st, err := os.Stat(path)
+		if wal == nil && err == nil {
+			wal = st
+		}
+		if wal != nil && (err != nil || !os.SameFile(wal, st)) {
+			return fmt.Errorf("%w: %s", ErrGone, path)
+		}
+		return nil
+	}
+}
+
+// present tells whether the database is where it was.
+func (v *Vault) present() error {
+	path := filepath.Join(v.dir, dbName)
+	if st, err := os.Stat(path); err != nil || !os.SameFile(v.file, st) {
+		return fmt.Errorf("%w: %s", ErrGone, path)
+	}
+	return nil
+}
+
+// Fault tells why nothing can be written now, as far as that shows without writing: ErrGone, ErrStuck; nil when it can.
+func (v *Vault) Fault() error {
+	v.write.mu.Lock()
+	stuck := v.write.busy && v.write.stuck()
+	v.write.mu.Unlock()
+	if stuck {
+		return ErrStuck
+	}
+	return v.present()
 }
 
 // prepared returns a statement of the reading side, made once.

@@ -18,6 +18,22 @@ func (v *Vault) SetMaxPages(t testing.TB, n int) {
 	}
 }
 
+// Stick keeps a commit in work until release is called.
+func (v *Vault) Stick(t testing.TB) (release func()) {
+	t.Helper()
+	began, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- v.update(context.Background(), func(*Tx) error { close(began); <-end; return nil })
+	}()
+	<-began
+	return func() {
+		close(end)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // ParseSealHeader reads a header and encodes it again.
 func ParseSealHeader(b []byte) ([]byte, error) {
 	h, err := parseSealHeader(b)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // A writer runs the transactions of concurrent callers on one connection, many in one commit. There is no goroutine of
@@ -20,14 +21,20 @@ type writer struct {
 	mu      sync.Mutex
 	waiting []*job
 	busy    bool
+	began   time.Time // when the commit in work began; zero: there is none
 	closed  bool
 	idle    chan struct{} // closed by the last leader when close waits for it
 
 	// What follows belongs to the leader.
 	stmts   map[string]*sql.Stmt
-	commits int64 // counted for tests and metrics
+	present func() error // tells whether the files are where they were; ErrGone
+	commits int64        // counted for tests and metrics
 	jobs    int64
 }
+
+// stuckAfter is how long a commit may take before those that wait behind it are refused with ErrStuck: a client hears that
+// it shall come again, and does not hang. What is in the commit itself waits for its outcome, which nobody knows.
+const stuckAfter = 900 * time.Millisecond
 
 // maxBatch bounds one commit, and so the time that the first of it waits for the last.
 const maxBatch = 512
@@ -57,7 +64,7 @@ type batch struct {
 
 // update runs fn in a transaction and returns when it is durable. An error of fn undoes what fn did, not what others in
 // the same commit did. fn may run later than update was called and on another goroutine, but not after update returned.
-// When ctx ends before the transaction began, nothing is done.
+// When ctx ends before the transaction began, nothing is done; likewise with ErrStuck, when the commit before it does not end.
 func (v *Vault) update(ctx context.Context, fn func(*Tx) error) error {
 	return v.write.submit(ctx, &job{fn: fn})
 }
@@ -73,6 +80,10 @@ func (w *writer) submit(ctx context.Context, j *job) error {
 		w.mu.Unlock()
 		return ErrClosed
 	}
+	if w.busy && w.stuck() {
+		w.mu.Unlock()
+		return ErrStuck
+	}
 	w.waiting = append(w.waiting, j)
 	if !w.busy {
 		w.busy = true
@@ -80,24 +91,48 @@ func (w *writer) submit(ctx context.Context, j *job) error {
 	}
 	w.mu.Unlock()
 
-	select {
-	case <-j.done:
-	case <-j.lead:
-		w.runBatch()
-	case <-ctx.Done():
-		if w.withdraw(j) {
-			return ctx.Err()
-		}
-		select { // too late: it is in work, or its caller was just asked to lead
-		case <-j.done:
-		case <-j.lead:
-			w.runBatch()
-		}
+	if err := w.await(ctx, j); err != nil {
+		return err
 	}
 	if j.panic != nil {
 		panic(j.panic)
 	}
 	return j.err
+}
+
+// await returns when j is done. An error: it never began.
+func (w *writer) await(ctx context.Context, j *job) error {
+	look := time.NewTicker(stuckAfter / 3)
+	defer look.Stop()
+	for {
+		select {
+		case <-j.done:
+			return nil
+		case <-j.lead:
+			w.runBatch()
+			return nil
+		case <-ctx.Done():
+			if w.withdraw(j) {
+				return ctx.Err()
+			}
+			ctx = context.WithoutCancel(ctx) // too late: it is in work, or its caller was just asked to lead
+		case <-look.C:
+			if w.behindStuck(j) {
+				return ErrStuck
+			}
+		}
+	}
+}
+
+// stuck tells whether the commit in work takes too long. The caller holds mu.
+func (w *writer) stuck() bool { return !w.began.IsZero() && time.Since(w.began) > stuckAfter }
+
+// behindStuck takes j out of the queue when it waits behind a commit that takes too long.
+func (w *writer) behindStuck(j *job) bool {
+	w.mu.Lock()
+	stuck := w.stuck()
+	w.mu.Unlock()
+	return stuck && w.withdraw(j)
 }
 
 // withdraw takes j out of the queue; false when it is no longer there or leads.
@@ -121,6 +156,9 @@ func (w *writer) withdraw(j *job) bool {
 func (w *writer) runBatch() {
 	w.mu.Lock()
 	jobs := w.take()
+	if jobs[0].alone == nil {
+		w.began = time.Now()
+	}
 	w.mu.Unlock()
 
 	if j := jobs[0]; j.alone != nil {
@@ -134,6 +172,7 @@ func (w *writer) runBatch() {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.began = time.Time{}
 	if len(w.waiting) > 0 {
 		close(w.waiting[0].lead)
 		return
@@ -165,6 +204,10 @@ func (w *writer) commit(jobs []*job) {
 			}
 		}
 	}
+	if err := w.present(); err != nil {
+		fail(err)
+		return
+	}
 	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
 		fail(fmt.Errorf("vault: begin: %w", err))
 		return
@@ -183,6 +226,10 @@ func (w *writer) commit(jobs []*job) {
 	if err := w.exec(end); err != nil {
 		fail(fmt.Errorf("vault: commit: %w", err))
 		w.exec("ROLLBACK") // SQLite may have done it already
+		return
+	}
+	if err := w.present(); err != nil { // it went into files that no name leads to
+		fail(err)
 		return
 	}
 	if good > 0 {

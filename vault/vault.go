@@ -32,6 +32,8 @@ var (
 	ErrTruncated = errors.New("vault: cut short")                  // a sealed stream without its end
 	ErrClosed    = errors.New("vault: closed")
 	ErrLocked    = errors.New("vault: in use by another gateway process")
+	ErrGone      = errors.New("vault: the database is not where it was: put it back and start again") // nothing is accepted
+	ErrStuck     = errors.New("vault: the disk does not answer")                                      // nothing is accepted meanwhile
 	ErrDestroyed = errors.New("vault: key is destroyed")
 )
 

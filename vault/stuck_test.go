@@ -1,0 +1,120 @@
+package vault_test
+
+import (
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"dimegate/dmtp/key"
+	"dimegate/vault"
+)
+
+// makeKey is a key operation: it writes a leaf.
+func (f *fixture) makeKey(t testing.TB, n int) error {
+	t.Helper()
+	p, err := key.GeneratePair(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.AppendUserKey(t.Context(), vault.UserKey{Address: fmt.Sprintf("u%d@x.example", n), Number: 1, Signet: []byte("s"), Made: made}, vault.UserSecrets{Pair: p})
+}
+
+// TestGone: what would be written to files that no name leads to any more is refused, until they are back. A second gateway
+// or a restore that put other files in their place is found alike.
+func TestGone(t *testing.T) {
+	move := func(from, to string) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			if err := os.Rename(filepath.Join(dir, from), filepath.Join(dir, to)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		harm, mend func(t *testing.T, dir string)
+		shown      bool // Fault sees it without a write
+	}{
+		"database moved": {move("vault.db", "x"), move("x", "vault.db"), true},
+		"log moved":      {move("vault.db-wal", "x"), move("x", "vault.db-wal"), false},
+		"replaced": {func(t *testing.T, dir string) {
+			b, err := os.ReadFile(filepath.Join(dir, "vault.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			move("vault.db", "x")(t, dir)
+			if err := os.WriteFile(filepath.Join(dir, "vault.db"), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, move("x", "vault.db"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newVault(t)
+			if err := f.makeKey(t, 1); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Fault(); err != nil {
+				t.Fatal(err)
+			}
+			tt.harm(t, f.dir)
+			if err := f.makeKey(t, 2); !errors.Is(err, vault.ErrGone) {
+				t.Errorf("%v", err)
+			}
+			if err := f.Fault(); tt.shown != errors.Is(err, vault.ErrGone) {
+				t.Errorf("fault: %v", err)
+			}
+			tt.mend(t, f.dir)
+			if err := errors.Join(f.makeKey(t, 2), f.Fault()); err != nil {
+				t.Errorf("back, and %v", err)
+			}
+		})
+	}
+}
+
+// TestStuck: behind a commit that does not end nothing waits, and behind another process's neither; afterwards all is as before.
+func TestStuck(t *testing.T) {
+	f := newVault(t)
+	release := f.Stick(t)
+	waited := make(chan error, 1)
+	go func() { waited <- f.makeKey(t, 1) }() // comes while it is not known yet
+	if err := <-waited; !errors.Is(err, vault.ErrStuck) {
+		t.Errorf("%v", err)
+	}
+	if err := f.makeKey(t, 2); !errors.Is(err, vault.ErrStuck) { // comes when it is
+		t.Errorf("%v", err)
+	}
+	if err := f.Fault(); !errors.Is(err, vault.ErrStuck) {
+		t.Errorf("fault: %v", err)
+	}
+	release()
+	for n := range 3 {
+		if err := f.makeKey(t, n); err != nil {
+			t.Error(err)
+		}
+	}
+
+	other, err := sql.Open("sqlite", "file:"+filepath.Join(f.dir, "vault.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	conn, err := other.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(t.Context(), "BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.makeKey(t, 4); err == nil { // returns although the other never lets go
+		t.Error("written through another's lock")
+	}
+	if _, err := conn.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.makeKey(t, 4); err != nil {
+		t.Error(err)
+	}
+}
