@@ -55,6 +55,7 @@ type Appliance struct {
 	vault      *keystore.Opened
 	known      resolver.Store // what is remembered of other domains
 	orgs       organizations
+	loops      *handoff.LoopGuard
 	inner      inner
 	client     *dmtpclient.Client
 	dns        *resolver.DNS
@@ -100,12 +101,25 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}
-	for _, part := range []func() error{a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.makeWitnesses, a.listen} {
+	for _, part := range []func() error{a.makeLoops, a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.makeWitnesses, a.listen} {
 		if err := part(); err != nil {
 			return nil, err
 		}
 	}
 	return a, nil
+}
+
+// makeLoops makes the guard against loops. Its key is the site's: every gateway on this vault has it.
+func (a *Appliance) makeLoops() error {
+	secret, err := a.vault.Derive("loop-marker")
+	if err != nil {
+		return err
+	}
+	defer secret.Destroy()
+	key := secret.Octets()
+	defer clear(key)
+	a.loops = handoff.NewLoopGuard([32]byte(key))
+	return nil
 }
 
 func (a *Appliance) makeInner() (err error) {
@@ -209,7 +223,7 @@ func (a *Appliance) makeQueue() error {
 	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
 		Router: router{a.resolver, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
 		Carrier: carrier{a.client, a.orgs, a.Sealed}, Exchange: a.exchange, Domains: a.domains(), Hostname: a.config.Hostname,
-		OwnHosts: ownHosts(a.config), History: a.history, Log: a.Log,
+		OwnHosts: ownHosts(a.config), Loops: a.loops, History: a.history, Log: a.Log,
 	})
 	return nil
 }
@@ -244,7 +258,7 @@ func firewall(c *config.Config) handoff.Firewall {
 func (a *Appliance) makeInbound() error {
 	a.inbound = bridge.NewInbound(bridge.InboundOptions{
 		Opener: opener{a.keeper, a.resolver}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now},
-		Firewall: firewall(a.config), Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
+		Firewall: firewall(a.config), Loops: a.loops, Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
 	})
 	return nil
 }

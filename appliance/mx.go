@@ -53,7 +53,7 @@ func (a *Appliance) makeMX() error {
 	a.plain = &plain{inner: own, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
 		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
 		Exempt: i.Exempted(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
-		Firewall: firewall(a.config), Auth: a.mailAuth(), Hold: func() mx.Held { return held{a.vault.NewHold()} },
+		Firewall: firewall(a.config), Loops: a.loops, Auth: a.mailAuth(), Hold: func() mx.Held { return held{a.vault.NewHold()} },
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxSessions: i.MaxSessions, Now: a.Now,
 	}, a.Log)}

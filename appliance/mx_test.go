@@ -54,7 +54,7 @@ func TestPort25(t *testing.T) {
 		c.send(plainMail + ".\r\n")
 		c.want("250 2.0.0")
 		got := s.inner.messages()[before:]
-		if len(got) != 1 || !strings.HasPrefix(got[0], "X-DIME: no\r\nAuthentication-Results: dx.alpha.example;\r\n\tspf=none smtp.mailfrom=carol@example.net;\r\n\tdkim=none;\r\n\tdmarc=permerror\r\nReceived: from ") || !strings.Contains(got[0], " with "+with+" id ") || strings.Contains(got[0], "eve") {
+		if len(got) != 1 || !strings.HasPrefix(got[0], "X-DIME: no\r\nX-DIME-Loop: ") || !strings.Contains(got[0], "\r\nAuthentication-Results: dx.alpha.example;\r\n\tspf=none smtp.mailfrom=carol@example.net;\r\n\tdkim=none;\r\n\tdmarc=permerror\r\nReceived: from ") || !strings.Contains(got[0], " with "+with+" id ") || strings.Contains(got[0], "eve") {
 			c.t.Errorf("arrived: %q", got)
 		}
 	}

@@ -45,7 +45,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if a.plain != nil {
 		start("plain smtp", a.plain.run)
 	}
-	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner}) })
+	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner, a.loops}) })
 	start("checkpoints", a.checkpoints)
 	start("counts", a.flush)
 	start("sweep", a.sweep)

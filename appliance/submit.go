@@ -10,6 +10,7 @@ import (
 	"dimegate/bridge/queue"
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/submission"
+	"dimegate/bridge/translate"
 )
 
 // acceptor puts what the inner mail servers send into the queue.
@@ -47,16 +48,23 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 }
 
 // notifier hands notices to the sender's own mail server, with the null reverse-path.
-type notifier struct{ inner inner }
+type notifier struct {
+	inner inner
+	loops *handoff.LoopGuard
+}
 
 func (n notifier) Notify(ctx context.Context, m queue.Mail) error {
 	s, err := n.inner.Server(domainOf(m.To))
 	if err != nil {
 		return errors.Join(queue.ErrRefused, err)
 	}
-	err = s.Deliver(ctx, handoff.Delivery{To: m.To, UTF8: m.SMTPUTF8, Message: smtpwire.Octets(m.Octets)})
+	give := func(utf8 bool, octets []byte) error {
+		top := n.loops.Mark(translate.Split(octets), m.To)
+		return s.Deliver(ctx, handoff.Delivery{To: m.To, UTF8: utf8, Top: top, Message: smtpwire.Octets(octets)})
+	}
+	err = give(m.SMTPUTF8, m.Octets)
 	if refused(err) && m.Fallback != nil {
-		err = s.Deliver(ctx, handoff.Delivery{To: m.To, Message: smtpwire.Octets(m.Fallback)})
+		err = give(false, m.Fallback)
 	}
 	if refused(err) {
 		return errors.Join(queue.ErrRefused, err)

@@ -89,6 +89,7 @@ type InboundOptions struct {
 	Inner    Inner
 	Intents  Intents
 	Firewall handoff.Firewall
+	Loops    *handoff.LoopGuard
 	Hostname string        // ours, in trace fields
 	Patience time.Duration // for the inner server's answer after the session has given up; 30m
 	Now      func() time.Time
@@ -140,6 +141,9 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	if err != nil {
 		return errors.Join(dmtpserver.ErrMessage, err)
 	}
+	if err := b.Loops.Check(mail.Message(), in.Recipient); err != nil {
+		return errors.Join(dmtpserver.ErrRefused, err)
+	}
 	clean, removed, err := b.Firewall.Filter(mail.Message())
 	if err != nil {
 		return errors.Join(dmtpserver.ErrMessage, err)
@@ -163,6 +167,7 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 // delivery is what the inner server gets: the message as its author wrote it, behind our trace.
 func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, m translate.Message) handoff.Delivery {
 	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s\r\n", MarkField, a.Author, a.Origin)
+	top = append(top, b.Loops.Mark(m, a.Recipient)...)
 	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
 	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: m}
 }

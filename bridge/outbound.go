@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"dimegate/bridge/handoff"
 	"dimegate/bridge/queue"
 	"dimegate/bridge/translate"
 	"dimegate/dmtp/dmtpclient"
@@ -76,6 +77,7 @@ type OutboundOptions struct {
 	Domains  []string // ours; the first one's postmaster authors mail that no domain of ours is named in
 	Hostname string
 	OwnHosts []string // whose Received fields lose their "for" clause
+	Loops    *handoff.LoopGuard
 	History  *History // nil: decisions are not remembered
 	Log      *slog.Logger
 }
@@ -98,8 +100,8 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 		return queue.Result{}, err
 	}
 	m := translate.Split(raw)
-	if hops(m) > maxHops {
-		return queue.Result{Class: queue.Permanent, Status: "5.4.6", Reason: "a loop: too many Received fields"}, nil
+	if err := o.Loops.Check(m, it.Recipient.Address); err != nil {
+		return queue.Result{Class: queue.Permanent, Status: "5.4.6", Reason: err.Error()}, nil
 	}
 	route.Terms.Require = translate.Requires(m)
 	d := Decide(route.Situation, route.Remote, route.Terms)
@@ -110,20 +112,6 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 		return o.smtp(ctx, it, route, d, m)
 	}
 	return o.keepOrBounce(ctx, it, route, d)
-}
-
-// maxHops is how many Received fields a message may have (RFC 5321 §6.3): a domain of ours whose mail server sends its mail
-// back to us would go round for ever.
-const maxHops = 100
-
-func hops(m translate.Message) int {
-	n := 0
-	for f := range translate.Fields(m.Header) {
-		if f.Is("Received") {
-			n++
-		}
-	}
-	return n
 }
 
 // keepOrBounce is every decision but to send.
@@ -228,7 +216,8 @@ func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Ro
 	if err != nil {
 		return nil, err
 	}
-	m, report := translate.Prepare(translate.Preparation{Now: it.Accepted, MessageID: it.Record + "@" + o.Hostname, OwnHosts: o.OwnHosts}, m)
+	m, report := translate.Prepare(translate.Preparation{Now: it.Accepted, MessageID: it.Record + "@" + o.Hostname, OwnHosts: o.OwnHosts,
+		LoopField: handoff.LoopField, OwnLoop: o.Loops.Own(m)}, m)
 	changed := slices.Concat(report.Removed, report.Edited)
 	if i := slices.IndexFunc(changed, func(c translate.Change) bool { return c.Signed }); i >= 0 {
 		o.Log.LogAttrs(ctx, slog.LevelWarn, "a signed field was changed: the sender's DKIM signature no longer holds", slog.String("id", it.ID), slog.String("field", changed[i].Name))

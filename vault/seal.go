@@ -171,6 +171,18 @@ func boxAEAD(kek Secret, salt []byte, context string, prefix, label []byte) ciph
 	return newGCM(k)
 }
 
+// Derive gives a key for what label says, which everyone who has the host seal gets, and no one else: HKDF-SHA-256(newest
+// host root key, no salt, "dimegate-derive-v1" ‖ 0x00 ‖ label). It lasts until the root key is replaced: nothing that rests is
+// to be under it. ErrSealed without the host seal.
+func (v *Vault) Derive(label string) (Secret, error) {
+	if v.host == nil {
+		return Secret{}, ErrSealed
+	}
+	k := derive(v.host.keys[v.host.newest], nil, "dimegate-derive-v1\x00"+label, SecretSize)
+	defer clear(k)
+	return SecretOf(k)
+}
+
 // derive is HKDF-SHA-256. It fails only for outputs over 8,160 octets, which nothing asks for.
 func derive(key Secret, salt []byte, info string, n int) []byte {
 	k, err := hkdf.Key(sha256.New, key.raw(), salt, info, n)

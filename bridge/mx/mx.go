@@ -47,6 +47,7 @@ type Config struct {
 	Domains  func(domain string) (Domain, bool)         // ours, by the name in lower case
 	Exempt   []netip.Prefix                             // may send to strict domains, and have no limits of their own
 	Firewall handoff.Firewall                           // takes out what looks like ours
+	Loops    *handoff.LoopGuard                         // knows what goes round; nil: by its Received fields only
 	TLS      *tls.Config                                // nil: no STARTTLS
 	Under    func(net.Conn) (tls.ConnectionState, bool) // tells of TLS that a connection came in; nil: none does
 	Mark     string                                     // the field that says how mail came: X-DIME
@@ -67,7 +68,6 @@ type Config struct {
 // Bounds that nobody needs to turn.
 const (
 	maxHeader   = 1 << 20 // octets of the header block, which is held in memory
-	maxHops     = 100     // Received fields (RFC 5321 §6.3)
 	maxUnknown  = 20      // recipients of one session that are refused, until it ends
 	unknownHour = 100     // of one client, an hour
 	slowAfter   = 5 * time.Minute

@@ -18,8 +18,8 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 	if err != nil {
 		return smtpwire.Reply{}, err
 	}
-	if hops(m) > maxHops {
-		return smtpwire.Reply{}, errLoop
+	if err := s.server.Loops.Check(m, s.to...); err != nil {
+		return smtpwire.Reply{}, err
 	}
 	clean, removed, err := s.server.Firewall.Filter(m)
 	if err != nil {
@@ -28,7 +28,7 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 	for _, c := range removed {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "field removed at hand-off", slog.String("msg", id), slog.String("field", c.Name), slog.Bool("signed", c.Signed))
 	}
-	top := []byte(s.server.Mark + ": no\r\n")
+	top := append([]byte(s.server.Mark+": no\r\n"), s.server.Loops.Mark(clean, s.to...)...)
 	if s.checked() {
 		held := s.server.Hold()
 		defer held.Close()
@@ -106,16 +106,6 @@ func head(r io.Reader) (translate.Message, error) {
 			return translate.Message{}, errHeader
 		}
 	}
-}
-
-// hops counts the hosts that a message has passed.
-func hops(m translate.Message) (n int) {
-	for f := range translate.Fields(m.Header) {
-		if f.Is("Received") {
-			n++
-		}
-	}
-	return n
 }
 
 // sevenBit lets no octet above 127 pass.

@@ -17,7 +17,6 @@ var (
 	errUnknown   = errors.New("mx: the client has tried too many unknown recipients")
 	errEnough    = errors.New("mx: too many recipients of this session were refused")
 	errHeader    = errors.New("mx: header block too large")
-	errLoop      = errors.New("mx: too many hops")
 	errEightBit  = errors.New("mx: the inner server takes no octets above 127")
 	ErrFull      = errors.New("mx: no room to hold a message") // of Held
 	errSlow      = errors.New("mx: the message comes in too slowly")
@@ -44,7 +43,7 @@ var replies = []struct {
 	{smtpwire.ErrTooLarge, 552, 3, 4, "message too large"},
 	{handoff.ErrHiddenHeader, 554, 6, 0, "NUL in the header of the message"},
 	{errHeader, 552, 3, 4, "the header of the message is too large"},
-	{errLoop, 554, 4, 6, "too many hops: a loop"},
+	{handoff.ErrLoop, 554, 4, 6, "the message goes round: a loop"},
 	{errEightBit, 554, 6, 3, "the recipient's server takes no 8-bit message"},
 	{ErrFull, 452, 3, 1, "insufficient system storage"},
 	{errSlow, 451, 4, 2, "the message comes in too slowly"},

@@ -14,7 +14,6 @@ var (
 	ErrBusy      = errors.New("submission: too much at one time")
 	ErrStopping  = errors.New("submission: going down")
 	ErrTooLarge  = errors.New("submission: message too large")
-	ErrLoop      = errors.New("submission: this message has been here")
 	ErrPolicy    = errors.New("submission: refused by policy")
 	ErrContent   = errors.New("submission: message cannot be processed")
 	ErrRecipient = errors.New("submission: no such recipient")
@@ -39,7 +38,6 @@ var replies = []struct {
 	{ErrBusy, 451, 3, 2, "busy, try again later"},
 	{ErrStopping, 451, 3, 2, "shutting down, try again later"},
 	{errStopping, 451, 3, 2, "shutting down, try again later"},
-	{ErrLoop, 554, 4, 6, "this message has been here: a loop"},
 	{ErrPolicy, 550, 7, 1, "refused by policy"},
 	{ErrContent, 554, 6, 0, "the message cannot be processed"},
 	{ErrRecipient, 550, 1, 1, "no such recipient"},

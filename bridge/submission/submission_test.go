@@ -160,7 +160,6 @@ func TestReplies(t *testing.T) {
 		"full, wrapped": {fmt.Errorf("queue: %w", ErrFull), "452 4.3.1 insufficient system storage"},
 		"unknown":       {errors.New("open spool/7f: permission denied"), "451 4.3.0 local error, try again later"},
 		"policy":        {ErrPolicy, "550 5.7.1 refused by policy"},
-		"loop":          {ErrLoop, "554 5.4.6 "},
 		"too large":     {ErrTooLarge, "552 5.3.4 "},
 		"busy":          {ErrBusy, "451 4.3.2 "},
 	}

@@ -91,3 +91,14 @@ func unfold(body []byte) []byte {
 	}
 	return out
 }
+
+// Hops counts the hosts that a message has passed, by their Received fields.
+func Hops(m Message) int {
+	n := 0
+	for f := range Fields(m.Header) {
+		if f.Is("Received") {
+			n++
+		}
+	}
+	return n
+}

@@ -11,7 +11,7 @@ import (
 //
 // What counts as put on top, and nothing else: the Return-Path that is the very first field and a Delivered-To for one of
 // our addresses (Dovecot's delivery, RFC 5321 §4.4), the Received of one of our own hosts, which its "by" tells, and the
-// X-DIME of the second gateway. Date and Message-ID count where a trace field of ours stands below them: the first gateway
+// X-DIME and X-DIME-Loop of the second gateway. Date and Message-ID count where a trace field of ours stands below them: the first gateway
 // put them there. A message that came with such fields of its own keeps all of them: taking off ends at the first field
 // that is not ours.
 func split(arrived []byte) (top []Field, message []byte) {
@@ -36,7 +36,7 @@ func ours(f Field, first bool) bool {
 	switch strings.ToLower(f.Name) {
 	case "return-path":
 		return first
-	case "x-dime":
+	case "x-dime", "x-dime-loop":
 		return true
 	case "delivered-to":
 		return ourName(f.Value)
