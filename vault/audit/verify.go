@@ -46,7 +46,7 @@ func Verify(ctx context.Context, src Source, verifier string, witnesses []note.V
 		return Report{}, err
 	}
 	v := verification{src: src, verifier: verifier, witnesses: witnesses, kept: kept, edge: map[int64]tlog.Hash{}, r: Report{Types: map[vault.LeafType]int64{}}}
-	if err := v.checkKept(size); err != nil {
+	if err := v.checkOrigins(); err != nil {
 		return Report{}, err
 	}
 	for v.r.Size < size {
@@ -61,10 +61,8 @@ func Verify(ctx context.Context, src Source, verifier string, witnesses []note.V
 			return Report{}, err
 		}
 	}
-	if last, err := src.Checkpoints(ctx, size, 1); err != nil {
+	if err := v.checkEnd(ctx, size); err != nil {
 		return Report{}, err
-	} else if len(last) > 0 {
-		return Report{}, &Fault{Leaf: size, Reason: fmt.Sprintf("the log ends before it, a checkpoint has %d leaves", last[0].Size)}
 	}
 	if leaves, hashes, err := src.LogExtent(ctx); err != nil {
 		return Report{}, err
@@ -80,18 +78,35 @@ type verification struct {
 	verifier  string
 	witnesses []note.Verifier
 	kept      []Tree
+	known     int64               // leaves under the last of kept that agreed
 	edge      map[int64]tlog.Hash // the hashes that later ones are made of
 	r         Report
 }
 
-func (v *verification) checkKept(size int64) error {
+func (v *verification) checkOrigins() error {
 	for _, t := range v.kept {
 		if origin := Origin(v.src.Archive()); t.Origin != origin {
 			return &Fault{Leaf: -1, Reason: fmt.Sprintf("the checkpoint is of the log %q, this is %q", t.Origin, origin)}
 		}
-		if t.Size > size {
-			return &Fault{Leaf: size, Reason: fmt.Sprintf("the log ends before it, a checkpoint has %d leaves", t.Size)}
-		}
+	}
+	return nil
+}
+
+// checkEnd finds checkpoints that are larger than the log.
+func (v *verification) checkEnd(ctx context.Context, size int64) error {
+	last, err := v.src.Checkpoints(ctx, size, 1)
+	if err != nil {
+		return err
+	}
+	var more int64
+	for _, c := range last {
+		more = c.Size
+	}
+	for _, t := range v.kept {
+		more = max(more, t.Size)
+	}
+	if more > size {
+		return &Fault{Leaf: size, Reason: fmt.Sprintf("the log ends before it, a checkpoint has %d leaves", more)}
 	}
 	return nil
 }
@@ -123,18 +138,19 @@ func (v *verification) batch(ctx context.Context, leaves [][]byte) error {
 			return err
 		}
 		v.r.Size = n + 1
+		for _, t := range v.kept {
+			if t.Size == v.r.Size {
+				if err := v.same(t, v.known); err != nil { // the log's own since then are the host's word
+					return err
+				}
+				v.known = t.Size
+			}
+		}
 		if len(points) > 0 && points[0].Size == v.r.Size {
 			if err := v.checkpoint(points[0]); err != nil {
 				return err
 			}
 			points = points[1:]
-		}
-		for _, t := range v.kept {
-			if t.Size == v.r.Size {
-				if err := v.same(t); err != nil {
-					return err
-				}
-			}
 		}
 	}
 	return nil
@@ -192,7 +208,7 @@ func (v *verification) checkpoint(c vault.Checkpoint) error {
 	if t.Size != c.Size || t.Origin != Origin(v.src.Archive()) {
 		return &Fault{Leaf: -1, Reason: fmt.Sprintf("the checkpoint of %d leaves is another's", c.Size)}
 	}
-	if err := v.same(t); err != nil {
+	if err := v.same(t, v.r.Signed); err != nil {
 		return err
 	}
 	if len(Cosigned(c.Note, v.witnesses)) > 0 {
@@ -201,14 +217,14 @@ func (v *verification) checkpoint(c vault.Checkpoint) error {
 	return nil
 }
 
-// same compares the tree as computed up to here.
-func (v *verification) same(t Tree) error {
+// same compares the tree as computed up to here. Up to from it is known to be good.
+func (v *verification) same(t Tree, from int64) error {
 	root, err := tlog.TreeHash(t.Size, v.reader())
 	if err != nil {
 		return err
 	}
 	if root != t.Root {
-		return &Fault{Leaf: v.r.Signed, Reason: fmt.Sprintf("it, or one after it up to %d, is not what a checkpoint was signed over", t.Size-1)}
+		return &Fault{Leaf: from, Reason: fmt.Sprintf("it, or one after it up to %d, is not what a checkpoint was signed over", t.Size-1)}
 	}
 	v.r.Checkpoints++
 	v.r.Signed = max(v.r.Signed, t.Size)

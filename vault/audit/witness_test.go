@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"database/sql"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
@@ -115,20 +116,27 @@ func TestWitnessedGrowth(t *testing.T) {
 	}
 }
 
-// Whoever holds the host and the log's key signs what he likes; the witness has seen what was there.
+// Whoever holds the host and the log's key does to the log what he likes, makes its tree anew and signs it. The witness has seen
+// what was there, and so has whoever kept a checkpoint, as officers' tools do: both find it, and a leaf is named before which all
+// is as it was.
 func TestWitnessedAttacks(t *testing.T) {
-	cut := func(t *testing.T, w *world, n int) {
-		w.raw(t, fmt.Sprintf(`DELETE FROM leaves WHERE idx >= %d`, n), fmt.Sprintf(`DELETE FROM openings WHERE idx >= %d`, n), fmt.Sprintf(`DELETE FROM hashes WHERE idx >= %d`, tlog.StoredHashIndex(0, int64(n))),
-			fmt.Sprintf(`DELETE FROM checkpoints WHERE size > %d`, n))
-		w.Close()
-		w.Vault = w.disk.Open(t, vault.Options{})
-		w.log = audit.New(w.Vault, w.key)
-	}
-	for name, attack := range map[string]func(*testing.T, *world){
-		"truncated":                 func(t *testing.T, w *world) { cut(t, w, 15) },
-		"rolled back and grown":     func(t *testing.T, w *world) { cut(t, w, 15); more(t, w, 12) },
-		"forked at the same size":   func(t *testing.T, w *world) { cut(t, w, 15); more(t, w, 5) },
-		"made anew from the second": func(t *testing.T, w *world) { cut(t, w, 1); more(t, w, 40) },
+	for name, attack := range map[string]struct {
+		do   func(*testing.T, *world)
+		leaf int64 // named: under checkpoints at 10, 15 and 20 leaves
+	}{
+		"edited": {func(t *testing.T, w *world) {
+			w.raw(t, `UPDATE leaves SET leaf = CAST(substr(leaf, 1, 90) || X'0000' || substr(leaf, 93) AS BLOB) WHERE idx = 11`)
+		}, 10},
+		"deleted": {func(t *testing.T, w *world) {
+			w.raw(t, `DELETE FROM leaves WHERE idx = 3`, `UPDATE leaves SET idx = idx + 99 WHERE idx > 3`, `UPDATE leaves SET idx = idx - 100 WHERE idx > 99`)
+		}, 0},
+		"swapped": {func(t *testing.T, w *world) {
+			w.raw(t, `UPDATE leaves SET idx = 116 - idx WHERE idx IN (16, 17)`, `UPDATE leaves SET idx = idx - 83 WHERE idx > 90`)
+		}, 15},
+		"truncated":                 {func(t *testing.T, w *world) { cut(t, w, 15) }, 15},
+		"rolled back and grown":     {func(t *testing.T, w *world) { cut(t, w, 15); w.remake(t); more(t, w, 12) }, 15},
+		"forked at the same size":   {func(t *testing.T, w *world) { cut(t, w, 15); w.remake(t); more(t, w, 5) }, 15},
+		"made anew from the second": {func(t *testing.T, w *world) { cut(t, w, 1); w.remake(t); more(t, w, 40) }, 0},
 	} {
 		for memory, forgets := range map[string]bool{"": false, ", by a gateway that forgot": true} {
 			t.Run(name+memory, func(t *testing.T) {
@@ -139,12 +147,17 @@ func TestWitnessedAttacks(t *testing.T) {
 				if err := w.log.Cosign(t.Context(), remote); err != nil {
 					t.Fatal(err)
 				}
-				attack(t, w)
+				kept := w.kept
+				attack.do(t, w)
+				w.remake(t)
 				if forgets {
 					remote = tower.remote(t)
 				}
 				if _, err := w.log.Checkpoint(t.Context(), made); err != nil {
 					t.Fatal(err)
+				}
+				if r, err := audit.Verify(t.Context(), w.Vault, w.key.Verifier(), []note.Verifier{remote.Verifier}); err != nil || r.Cosigned != 0 {
+					t.Errorf("nobody else asked: %+v, %v", r, err) // the attack is as good as it can be, and all of it unprotected
 				}
 				err := w.log.Cosign(t.Context(), remote)
 				if f, ok := errors.AsType[*audit.Fault](err); !ok {
@@ -152,9 +165,61 @@ func TestWitnessedAttacks(t *testing.T) {
 				} else if f.Reason == "" {
 					t.Error("no reason")
 				}
+				_, err = audit.Verify(t.Context(), w.Vault, w.key.Verifier(), nil, kept...)
+				if f, ok := errors.AsType[*audit.Fault](err); !ok || f.Leaf != attack.leaf {
+					t.Errorf("with checkpoints kept elsewhere: %v, want leaf %d", err, attack.leaf)
+				}
 			})
 		}
 	}
+}
+
+// cut takes the leaves from n on away.
+func cut(t *testing.T, w *world, n int) {
+	t.Helper()
+	w.raw(t, fmt.Sprintf(`DELETE FROM leaves WHERE idx >= %d`, n), fmt.Sprintf(`DELETE FROM openings WHERE idx >= %d`, n))
+}
+
+// remake makes the tree of the leaves that there are, and forgets every checkpoint.
+func (w *world) remake(t *testing.T) {
+	t.Helper()
+	size, err := w.LogSize(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves, err := w.LogLeaves(t.Context(), 0, int(size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(w.disk.Dir, "vault.db")+"?_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(`DELETE FROM hashes; DELETE FROM checkpoints`); err != nil {
+		t.Fatal(err)
+	}
+	var all []tlog.Hash
+	for i, b := range leaves {
+		hs, err := tlog.StoredHashes(int64(i), b, tlog.HashReaderFunc(func(x []int64) (out []tlog.Hash, _ error) {
+			for _, n := range x {
+				out = append(out, all[n])
+			}
+			return out, nil
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range hs {
+			if _, err := db.Exec(`INSERT INTO hashes (idx, hash) VALUES (?, ?)`, len(all), h[:]); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, h)
+		}
+	}
+	w.Close()
+	w.Vault = w.disk.Open(t, vault.Options{})
+	w.log = audit.New(w.Vault, w.key)
 }
 
 func more(t *testing.T, w *world, n int) {
