@@ -142,12 +142,13 @@ func parseTree(text string) (Tree, error) {
 
 // A Log signs and proves.
 type Log struct {
-	src Source
-	key *Key
+	src   Source
+	key   *Key
+	every time.Duration
 }
 
 // New makes a Log. It starts nothing: see Run.
-func New(src Source, key *Key) *Log { return &Log{src, key} }
+func New(src Source, key *Key) *Log { return &Log{src, key, Every} }
 
 func reader(ctx context.Context, src Source) tlog.HashReader {
 	return tlog.HashReaderFunc(func(x []int64) ([]tlog.Hash, error) { return src.LogHashes(ctx, x) })
@@ -203,29 +204,47 @@ func (l *Log) grown(ctx context.Context, last vault.Checkpoint, size int64) erro
 	return nil
 }
 
-// Every is how often Run looks for leaves to sign.
-const Every = 10 * time.Second
+// A checkpoint is signed when it has been so long, or when so many leaves came since the last one.
+const (
+	Every     = 10 * time.Second
+	EveryLeaf = 1000
+	lookEvery = time.Second
+)
 
-// Run signs a checkpoint when the log has grown, every 10 seconds at most, and has the witnesses cosign it; and once more at
-// the end of ctx, without them. It returns nil then; trouble is logged and tried again.
+// Run signs a checkpoint when the log has grown, every 10 seconds or 1,000 leaves, and has the witnesses cosign it; and once
+// more at the end of ctx, without them. It returns nil then; trouble is logged and tried again.
 func (l *Log) Run(ctx context.Context, log *slog.Logger, witnesses ...*RemoteWitness) error {
-	tick := time.NewTicker(Every)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		if _, err := l.Checkpoint(context.WithoutCancel(ctx), time.Now()); err != nil {
-			log.LogAttrs(ctx, slog.LevelError, "checkpoint", slog.Any("error", err))
-		}
+		signed := time.Now()
+		l.sign(ctx, log)
 		l.cosignAll(ctx, log, witnesses)
-		select {
-		case <-ctx.Done():
-			_, err := l.Checkpoint(context.WithoutCancel(ctx), time.Now())
-			if err != nil {
-				log.LogAttrs(ctx, slog.LevelError, "checkpoint", slog.Any("error", err))
+		for time.Since(signed) < l.every && !l.grownBy(ctx, EveryLeaf) {
+			select {
+			case <-ctx.Done():
+				l.sign(ctx, log)
+				return nil
+			case <-tick.C:
 			}
-			return nil
-		case <-tick.C:
 		}
 	}
+}
+
+func (l *Log) sign(ctx context.Context, log *slog.Logger) {
+	if _, err := l.Checkpoint(context.WithoutCancel(ctx), time.Now()); err != nil {
+		log.LogAttrs(ctx, slog.LevelError, "checkpoint", slog.Any("error", err))
+	}
+}
+
+// grownBy tells whether so many leaves came since the last checkpoint. What cannot be read has not grown: Checkpoint tells.
+func (l *Log) grownBy(ctx context.Context, leaves int64) bool {
+	size, err := l.src.LogSize(ctx)
+	if err != nil {
+		return false
+	}
+	last, err := l.src.LastCheckpoint(ctx)
+	return err == nil && size-last.Size >= leaves
 }
 
 // cosignAll asks the witnesses, each at the same time as the others: one that does not answer keeps nobody waiting.

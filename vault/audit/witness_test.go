@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,6 +330,42 @@ func TestManyWitnesses(t *testing.T) {
 	}
 	if more := bytes.TrimPrefix(after.Note, signed); bytes.Count(more, []byte("\n")) != len(names) || bytes.Contains(more, []byte("stranger")) {
 		t.Errorf("kept: %s", more)
+	}
+}
+
+// So many leaves are signed before the time for it has come.
+func TestCheckpointByLeaves(t *testing.T) {
+	w := newWorld(t, 1)
+	w.log.SetEvery(time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.log.Run(ctx, slog.New(slog.DiscardHandler)) }()
+	signed := func(size int64) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+			if c, err := w.LastCheckpoint(t.Context()); err == nil && c.Size >= size {
+				return
+			} else if time.Now().After(deadline) {
+				t.Fatalf("%d leaves are signed: %v", c.Size, err)
+			}
+		}
+	}
+	signed(1)
+	var adders sync.WaitGroup
+	for range 8 {
+		adders.Go(func() {
+			for range audit.EveryLeaf / 8 {
+				if err := w.AttestLook(t.Context(), []byte("x"), made); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	adders.Wait()
+	signed(audit.EveryLeaf + 1)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
