@@ -302,7 +302,8 @@ func (a *Appliance) makeServer() error {
 	c := dmtpserver.Config{
 		Host: a.config.Hostname, Certificates: certificates, Directory: directory{a.keeper}, Domains: a.orgs, Origins: origins{a.resolver},
 		Outcomes: intents{a.vault.Vault, a.Now}, Deliverer: a.inbound, Log: a.Log,
-		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Sessions: a.config.DMTP.MaxSessions, Exempt: append(a.config.DMTP.Permitted(), a.config.Inbound.Exempted()...)},
+		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Memory: messagesAtOnce, Sessions: a.config.DMTP.MaxSessions, Exempt: append(a.config.DMTP.Permitted(), a.config.Inbound.Exempted()...)},
+		Buffers:  dmtpserver.NewFiles(a.config.Vault.Folder, messagesAtOnce),
 		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout, Deliver: a.config.Handoff.Timeout},
 	}
 	if a.plain != nil {
@@ -311,6 +312,9 @@ func (a *Appliance) makeServer() error {
 	a.server, err = dmtpserver.New(c)
 	return err
 }
+
+// messagesAtOnce bounds the octets of all messages that come in over DMTP at one time, ciphertext in unnamed files.
+const messagesAtOnce = 512 << 20
 
 // names are all under which others can ask for a certificate on port 25.
 func (a *Appliance) names() []string {

@@ -110,7 +110,8 @@ func (all organizations) Certify(ctx context.Context, domain string, u *signet.U
 }
 
 // Sign signs m as its origin, after the checks that an origin owes its author: the message names this author, his signet
-// and the domain it goes to, and his signatures hold. The POK signs: libdime accepts no other key here (dmime.md §7.5).
+// and the domain it goes to, and his signatures hold. The POK signs: libdime accepts no other key here (dmime.md §7.5). Only what
+// it returns may be used afterwards.
 func (all organizations) Sign(_ context.Context, m *message.Message, author, destination message.Party, domain string) (*message.Message, error) {
 	o, err := all.get(domain)
 	if err != nil {
@@ -124,5 +125,5 @@ func (all organizations) Sign(_ context.Context, m *message.Message, author, des
 	if err != nil {
 		return nil, err
 	}
-	return opened.SignOrigin(o.primary)
+	return opened.SignOriginHere(o.primary)
 }

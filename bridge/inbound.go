@@ -141,10 +141,12 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	if err != nil {
 		return errors.Join(dmtpserver.ErrMessage, err)
 	}
-	if err := b.Loops.Check(mail.Message(), in.Recipient); err != nil {
+	defer giveBack(mail.Len())
+	head, body := mail.Parts()
+	if err := b.Loops.Check(head, in.Recipient); err != nil {
 		return errors.Join(dmtpserver.ErrRefused, err)
 	}
-	clean, removed, err := b.Firewall.Filter(mail.Message())
+	clean, removed, err := b.Firewall.Filter(head)
 	if err != nil {
 		return errors.Join(dmtpserver.ErrMessage, err)
 	}
@@ -161,15 +163,15 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 		signed := slices.ContainsFunc(removed, func(c translate.Change) bool { return c.Signed })
 		b.Log.LogAttrs(ctx, slog.LevelInfo, "fields removed at hand-off", slog.String("id", flight.ID()), slog.Int("fields", len(removed)), slog.Bool("signed", signed))
 	}
-	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), clean))
+	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), clean, body))
 }
 
 // delivery is what the inner server gets: the message as its author wrote it, behind our trace.
-func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, m translate.Message) handoff.Delivery {
+func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, head translate.Message, body translate.Body) handoff.Delivery {
 	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s\r\n", MarkField, a.Author, a.Origin)
-	top = append(top, b.Loops.Mark(m, a.Recipient)...)
+	top = append(top, b.Loops.Mark(head, a.Recipient)...)
 	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
-	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: m}
+	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: smtpwire.OnTop(head.Bytes(), body)}
 }
 
 // MarkField is the field by which the inner server and its users can tell mail that came sealed and verified. Fields of that

@@ -95,6 +95,7 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 	if err != nil {
 		return queue.Result{}, err
 	}
+	defer giveBack(it.Octets)
 	raw, err := read(ctx, it.Body, it.Octets)
 	if err != nil {
 		return queue.Result{}, err

@@ -39,20 +39,24 @@ func (e *Exported) WriteTo(w io.Writer) (int64, error) { return e.pieces.reader(
 // Bytes is the message in one piece, a copy.
 func (e *Exported) Bytes() []byte { return e.pieces.join() }
 
-// Message is the exported message with its header block apart; the body is copied only where it is in several pieces.
-func (e *Exported) Message() Message {
+// Parts is the exported message with its header block apart, a Message without a body, and what stands behind that, in the pieces
+// that it came in.
+func (e *Exported) Parts() (head Message, body Body) {
 	if e.Form != Exact {
-		return Split(e.Bytes())
+		m := Split(e.Bytes())
+		return Message{Header: m.Header, Separator: m.Separator}, Body{{data: m.Body}}
 	}
-	m := Message{Header: e.pieces[0].data, Separator: len(e.pieces) > 1}
-	switch {
-	case len(e.pieces) == 3:
-		m.Body = e.pieces[2].data
-	case len(e.pieces) > 3:
-		m.Body = e.pieces[2:].join()
-	}
-	return m
+	return Message{Header: e.pieces[0].data, Separator: len(e.pieces) > 1}, Body(e.pieces[min(2, len(e.pieces)):])
 }
+
+// A Body is a message body in pieces.
+type Body octets
+
+// Len is the number of octets on the wire.
+func (b Body) Len() int64 { return octets(b).len() }
+
+// Reader reads the body from its first octet; each call gives a new reader, an io.WriterTo, too, which copies nothing.
+func (b Body) Reader() io.Reader { return octets(b).reader() }
 
 // Export makes the RFC 5322 message of an opened D/MIME message: the octets that Import was given, when a Dimegate made it;
 // otherwise a message of the same fields and parts. id is the D/MIME message's, and makes the Message-ID of those that have

@@ -154,7 +154,7 @@ func TestFoldLongValues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for f := range Fields(e.Message().Header) {
+	for f := range Fields(joined(t, e).Header) {
 		for line := range bytes.SplitSeq(f.Raw, crlf) {
 			if len(line) > maxLine && f.Is("To") {
 				t.Errorf("a line of %d octets", len(line))

@@ -54,13 +54,17 @@ func replyFor(err error) dmtp.Reply {
 
 // check passes the message through dmtp.md §9.4, and hands it over if it holds.
 func (t *transfer) check(ctx context.Context) (dmtp.Reply, step) {
-	b := t.buf.Bytes()
+	b, err := t.buf.Bytes()
+	if err != nil {
+		t.ss.s.c.Log.LogAttrs(ctx, slog.LevelError, "dmtp buffer", slog.Any("error", err))
+		return dmtp.ReplyInternal, outOfStep
+	}
 	next := inStep
 	if n, whole, ok := wireLength(b); !ok || !whole || n != uint64(len(b)) {
 		next = outOfStep // SIZE and header disagree: what follows may be message
 	}
 	commit := sha512.Sum512(b)
-	err := t.accept(ctx, b, commit)
+	err = t.accept(ctx, b, commit)
 	switch {
 	case err == nil:
 		return dmtp.Reply{Code: 254, Text: "OK [" + string(dmtp.TokenOf(commit)) + "]"}, next

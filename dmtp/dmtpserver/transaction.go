@@ -267,14 +267,18 @@ const (
 // takeByHeader reads a message that says itself where it ends.
 func (t *transfer) takeByHeader(ctx context.Context, limit uint64) (dmtp.Reply, step) {
 	for {
-		n, whole, ok := wireLength(t.buf.Bytes())
+		head, err := t.buf.Bytes()
+		if err != nil { // nothing is mapped yet
+			return dmtp.ReplyInternal, outOfStep
+		}
+		n, whole, ok := wireLength(head)
 		if !ok {
 			return dmtp.ReplyBadMessage, outOfStep
 		}
 		if n > limit {
 			return dmtp.ReplyTooLarge, outOfStep
 		}
-		if reply, step := t.take(ctx, n-uint64(len(t.buf.Bytes()))); reply.Code != 0 || step != inStep {
+		if reply, step := t.take(ctx, n-uint64(len(head))); reply.Code != 0 || step != inStep {
 			return reply, step
 		}
 		if whole {

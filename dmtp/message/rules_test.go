@@ -505,7 +505,20 @@ func TestSignOrigin(t *testing.T) {
 			t.Errorf("as %v: %v", a, err)
 		}
 	}
+	if err := o.Verify(c.Parties); err != nil {
+		t.Fatal(err)
+	}
+	signed, err := o.SignOrigin(c.pairs[Origin].Signing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(m.Bytes(), draft) || bytes.Equal(signed.Bytes(), draft) {
+		t.Error("a signature in the draft itself")
+	}
 	foreign := bytes.Clone(draft)
+	if here, err := o.SignOriginHere(c.pairs[Origin].Signing); err != nil || !bytes.Equal(here.Bytes(), signed.Bytes()) || &here.Bytes()[0] != &draft[0] {
+		t.Errorf("in place: %v", err)
+	}
 	c255, _ := m.find(TypeOriginSignature)
 	foreign[c255.start+chunkHeader] ^= 1
 	of, _, err := read(foreign, Origin, c.pairs[Origin].Encryption, c.Parties)

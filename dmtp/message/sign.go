@@ -43,6 +43,16 @@ var originCoverage = []struct{ typ, last Type }{
 //
 // Memory: a copy of the message.
 func (o *Opened) SignOrigin(pok key.Signing) (*Message, error) {
+	return o.sign(pok, func() []byte { return append(make([]byte, 0, len(o.m.raw)), o.m.raw...) })
+}
+
+// SignOriginHere is SignOrigin in the octets of the message itself, without a copy: for who has just composed it and shares it
+// with nobody. Only the message that it returns may be used afterwards, none after an error.
+func (o *Opened) SignOriginHere(pok key.Signing) (*Message, error) {
+	return o.sign(pok, func() []byte { return o.m.raw })
+}
+
+func (o *Opened) sign(pok key.Signing, octets func() []byte) (*Message, error) {
 	if o.actor != Origin {
 		return nil, fail(NoSlot, TypeOriginSignature, "the origin alone signs")
 	}
@@ -52,8 +62,7 @@ func (o *Opened) SignOrigin(pok key.Signing) (*Message, error) {
 	if !o.parties.Origin.signs(pok.Public()) {
 		return nil, fail(SignetInvalid, 0, "the origin's signet does not hold the signing key that is used")
 	}
-	signed := &Message{raw: append(make([]byte, 0, len(o.m.raw)), o.m.raw...), body: o.m.body, chunks: o.m.chunks,
-		point: o.m.point, limits: o.m.limits}
+	signed := &Message{raw: octets(), body: o.m.body, chunks: o.m.chunks, point: o.m.point, limits: o.m.limits}
 	for _, s := range originCoverage {
 		c, ok := signed.find(s.typ)
 		if !ok {
