@@ -270,7 +270,7 @@ func (a *Appliance) makeSubmission() error {
 		return fmt.Errorf("submission.certificate_file: %s: %w", s.CertificateFile, err)
 	}
 	c := submission.Config{
-		Name: a.config.Hostname, Networks: s.Prefixes(), Domains: func(d string) bool { return a.orgs.domains[d] != nil },
+		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: func(d string) bool { return a.orgs.domains[d] != nil },
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, RequireTLS: s.RequireTLS,
 		MaxOctets: s.MaxOctets, MaxRecipients: s.MaxRecipients, MaxSessions: s.MaxSessions, Timeout: s.Timeout,
 	}

@@ -6,12 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
 
 	"dimegate/bridge"
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/mailauth"
 	"dimegate/bridge/mx"
 	"dimegate/bridge/smtpwire"
+	"dimegate/dmtp"
 	"dimegate/dmtp/dmtpserver"
 	"dimegate/vault"
 )
@@ -52,7 +59,7 @@ func (a *Appliance) makeMX() error {
 	}
 	a.plain = &plain{inner: own, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
 		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
-		Exempt: i.Exempted(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
+		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
 		Firewall: firewall(a.config), Loops: a.loops, Auth: a.mailAuth(), Hold: func() mx.Held { return held{a.vault.NewHold()} },
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxSessions: i.MaxSessions, Now: a.Now,
@@ -92,6 +99,45 @@ func (a *Appliance) certificates() ([]tls.Certificate, error) {
 	return all, nil
 }
 
+var clientPolicies = map[string]handoff.ClientPolicy{"auto": handoff.ClientAuto, "off": handoff.ClientOff, "proxy": handoff.ClientProxy}
+
+// nameOf is the name of an address that leads back to it, as mail servers look it up: "" if there is none, later if nobody can
+// tell now.
+func (a *Appliance) nameOf(ctx context.Context, addr netip.Addr) (name string, later bool) {
+	ctx, cancel := context.WithTimeout(ctx, nameTime)
+	defer cancel()
+	reverse, err := dns.ReverseAddr(addr.String())
+	if err != nil {
+		return "", false
+	}
+	answer, err := a.dns.Lookup(ctx, reverse, dns.TypePTR)
+	if err != nil {
+		return "", true
+	}
+	for _, rr := range answer.Records[:min(len(answer.Records), maxNames)] {
+		ptr, ok := rr.(*dns.PTR)
+		if !ok {
+			continue
+		}
+		host, err := dmtp.Domain(strings.TrimSuffix(dns.CanonicalName(ptr.Ptr), "."))
+		if err != nil {
+			continue
+		}
+		list, _, err := a.dns.Addresses(ctx, host)
+		later = later || err != nil
+		if slices.Contains(list, addr) {
+			return host, false
+		}
+	}
+	return "", later
+}
+
+// Bounds of looking a name up, while a client waits for the answer to a recipient.
+const (
+	nameTime = 5 * time.Second
+	maxNames = 3
+)
+
 // innerServers are the ways to the mail servers of our domains, each of which gives so many sessions.
 func (a *Appliance) innerServers(sessions int, t smtpwire.Timeouts) (inner, error) {
 	roots, err := a.roots()
@@ -105,6 +151,7 @@ func (a *Appliance) innerServers(sessions int, t smtpwire.Timeouts) (inner, erro
 			s = handoff.New(handoff.Config{
 				Address: o.Inner, Name: a.config.Hostname, LMTP: a.config.Handoff.LMTP,
 				TLS: tlsPolicies[a.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+				Client: clientPolicies[a.config.Handoff.Client], Names: a.nameOf,
 				MaxSessions: sessions, Timeouts: t, Log: a.Log,
 			})
 			servers[o.Inner] = s

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"encoding/base64"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -295,4 +296,20 @@ func TestPort25ManyConnections(t *testing.T) {
 	c := call(t, s.dual(), "")
 	c.want("220")
 	c.cmd("STARTTLS <dx.alpha.example>", "220-SENDING")
+}
+
+// An address has the name that leads back to it.
+func TestNameOfAddress(t *testing.T) {
+	w := newWorld(t, "alpha.example", "2.0.192.in-addr.arpa")
+	s := w.sites[0]
+	s.make(nil, nil)
+	s.records = append(s.records, "mail A 192.0.2.7", "liar A 192.0.2.9")
+	s.publish()
+	check(t, w.tree.Set("2.0.192.in-addr.arpa", "7 PTR other.alpha.example.", "7 PTR Mail.alpha.example.", "8 PTR liar.alpha.example."))
+	s.run(Options{})
+	for addr, want := range map[string]string{"192.0.2.7": "mail.alpha.example", "192.0.2.8": "", "192.0.2.10": "", "2001:db8::7": ""} {
+		if name, later := s.gateway.nameOf(t.Context(), netip.MustParseAddr(addr)); name != want || later {
+			t.Errorf("%s: %q, %v", addr, name, later)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -171,7 +172,8 @@ func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, head t
 	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s\r\n", MarkField, a.Author, a.Origin)
 	top = append(top, b.Loops.Mark(head, a.Recipient)...)
 	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
-	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: smtpwire.OnTop(head.Bytes(), body)}
+	who := smtpwire.Caller{Addr: netip.AddrPortFrom(in.Peer, 0), Hello: a.Origin}
+	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: smtpwire.OnTop(head.Bytes(), body), Caller: who}
 }
 
 // MarkField is the field by which the inner server and its users can tell mail that came sealed and verified. Fields of that

@@ -142,6 +142,7 @@ func (s *Submission) check(k checker) {
 		}
 	}
 	believed(k, "proxy_from", s.ProxyFrom)
+	believed(k, "xclient_from", s.XClientFrom)
 	if len(s.Networks) == 0 && s.AuthFile == "" {
 		k.bad("networks", "is empty and there is no auth_file: nobody could send")
 	}
@@ -159,7 +160,7 @@ func believed(k checker, key string, list []string) {
 	networks(k, key, list)
 	for _, p := range prefixes(list) {
 		if p.Bits() == 0 {
-			k.bad(key, "%s is the whole world: anyone could take any address for his own: name the proxies", p)
+			k.bad(key, "%s is the whole world: anyone could take any address for his own: name those who speak for others", p)
 		}
 	}
 }
@@ -169,6 +170,9 @@ func (s *Submission) Prefixes() []netip.Prefix { return prefixes(s.Networks) }
 
 // Proxies returns the prefixes of proxy_from of a checked table.
 func (s *Submission) Proxies() []netip.Prefix { return prefixes(s.ProxyFrom) }
+
+// XClients returns the prefixes of xclient_from of a checked table.
+func (s *Submission) XClients() []netip.Prefix { return prefixes(s.XClientFrom) }
 
 // Proxies returns the prefixes of proxy_from of a checked table.
 func (d *DMTP) Proxies() []netip.Prefix { return prefixes(d.ProxyFrom) }
@@ -214,9 +218,13 @@ func (d *DMTP) check(k checker) {
 
 func (i *Inbound) check(k checker) {
 	networks(k, "exempt", i.Exempt)
+	believed(k, "xclient_from", i.XClientFrom)
 	octets(k, "max_octets", i.MaxOctets, 64<<10, 4<<30-1)
 	count(k, "max_sessions", i.MaxSessions, 1, 10_000)
 }
+
+// XClients returns the prefixes of xclient_from of a checked table.
+func (i *Inbound) XClients() []netip.Prefix { return prefixes(i.XClientFrom) }
 
 // Exempted returns the prefixes of a checked table.
 func (i *Inbound) Exempted() []netip.Prefix { return prefixes(i.Exempt) }
@@ -225,6 +233,7 @@ func (h *Handoff) check(k checker) {
 	address(k, "address", h.Address)
 	oneOf(k, "starttls", h.StartTLS, "off", "opportunistic", "required")
 	oneOf(k, "exchange_fields", h.Exchange, "remove", "keep")
+	oneOf(k, "client_address", h.Client, "auto", "off", "proxy")
 	count(k, "max_sessions", h.MaxSessions, 1, 10_000)
 	within(k, "timeout", h.Timeout, 10*time.Second, 8*time.Minute)
 }

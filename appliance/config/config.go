@@ -56,6 +56,7 @@ type Submission struct {
 	Listen          []string      `toml:"listen"`           // host:port; default 127.0.0.1:2525
 	Networks        []string      `toml:"networks"`         // who may relay: prefixes or addresses; default loopback
 	ProxyFrom       []string      `toml:"proxy_from"`       // prefixes or addresses of proxies, which must send a PROXY header; default none
+	XClientFrom     []string      `toml:"xclient_from"`     // prefixes or addresses of servers that may say for whom they speak; default none
 	CertificateFile string        `toml:"certificate_file"` // PEM chain for STARTTLS; default tls/ecdsa.crt in the data folder
 	KeyFile         string        `toml:"key_file"`         // PEM, mode 0600; default tls/ecdsa.key in the data folder
 	RequireTLS      bool          `toml:"require_tls"`      // no MAIL before STARTTLS; default false
@@ -81,6 +82,7 @@ type DMTP struct {
 // Inbound is the [inbound] table: plain SMTP on the ports of dmtp.listen_dual.
 type Inbound struct {
 	Exempt      []string `toml:"exempt"`                 // networks that may send plain mail to domains whose policy is strict, and have no limit of their own; default none
+	XClientFrom []string `toml:"xclient_from"`           // as submission.xclient_from; default none
 	MaxOctets   int64    `toml:"max_octets"`             // a message; default 104857600
 	MaxSessions int      `toml:"max_sessions"`           // at one time, and as many at each inner server; one client gets a fifth; default 100
 	AuthResults bool     `toml:"authentication_results"` // SPF, DKIM and DMARC are checked and noted (RFC 8601); default true
@@ -99,6 +101,7 @@ type Handoff struct {
 	StartTLS    string        `toml:"starttls"`        // off, opportunistic or required (with a certificate that tls.ca_file proves); default opportunistic
 	CallAhead   bool          `toml:"call_ahead"`      // ask the inner server whether a recipient exists; default true
 	Exchange    string        `toml:"exchange_fields"` // from outside, that only Exchange believes: remove or keep; default remove
+	Client      string        `toml:"client_address"`  // how the server learns whose mail it is: auto (XCLIENT or XFORWARD), off or proxy; default auto
 	MaxSessions int           `toml:"max_sessions"`    // at one time, each server; default 20
 	Timeout     time.Duration `toml:"timeout"`         // the answer to a message; default 8m, at most 8m (the origin waits 10m)
 }
@@ -221,6 +224,7 @@ func Default() *Config {
 			Listen:        []string{"127.0.0.1:2525"},
 			Networks:      []string{"127.0.0.0/8", "::1/128"},
 			ProxyFrom:     []string{},
+			XClientFrom:   []string{},
 			MaxOctets:     100 << 20,
 			MaxRecipients: 1000,
 			MaxSessions:   200,
@@ -235,12 +239,13 @@ func Default() *Config {
 			MaxSessions: 500,
 			Timeout:     5 * time.Minute,
 		},
-		Inbound: Inbound{Exempt: []string{}, MaxOctets: 100 << 20, MaxSessions: 100, AuthResults: true},
+		Inbound: Inbound{Exempt: []string{}, XClientFrom: []string{}, MaxOctets: 100 << 20, MaxSessions: 100, AuthResults: true},
 		Handoff: Handoff{
 			Address:     "127.0.0.1:25",
 			StartTLS:    "opportunistic",
 			CallAhead:   true,
 			Exchange:    "remove",
+			Client:      "auto",
 			MaxSessions: 20,
 			Timeout:     8 * time.Minute,
 		},

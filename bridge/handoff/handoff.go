@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +37,17 @@ const (
 	TLSRequired // and the certificate must hold
 )
 
+// A ClientPolicy says how the server learns who the client of a message is.
+type ClientPolicy uint8
+
+const (
+	// ClientAuto tells it by XCLIENT where the server offers that, else by XFORWARD where it offers that, else not.
+	ClientAuto ClientPolicy = iota
+	ClientOff
+	// ClientProxy begins each connection with a PROXY header, version 2; one that is not for one client's message says LOCAL.
+	ClientProxy
+)
+
 // A Config is how to reach one inner server.
 type Config struct {
 	Address string // host:port
@@ -45,6 +57,13 @@ type Config struct {
 	TLS       TLSPolicy
 	TLSConfig *tls.Config        // with TLSRequired its rules hold; nil: the system's roots and the host of Address
 	Auth      func() sasl.Client // nil: none. A password goes only over TLS
+
+	// Client is about messages that are passed on (Begin). Those that are delivered are told by XFORWARD alone, which is for logs:
+	// what has been judged already, by proof and not by its address, is not judged by an address again.
+	Client ClientPolicy
+	// Names is the name of an address, by DNS there and back, "" if it has none; later: it could not be looked up now. Nil: no
+	// address has one.
+	Names func(ctx context.Context, a netip.Addr) (name string, later bool)
 
 	MaxSessions int           // at one time; default 20
 	MaxMessages int           // in one session; default 100
@@ -97,6 +116,7 @@ type Delivery struct {
 	Message smtpwire.Message
 	UTF8    bool // ask for SMTPUTF8 although both addresses are ASCII
 	DSN     smtpwire.DSN
+	Caller  smtpwire.Caller // whom it came from; zero: nobody outside
 }
 
 // Deliver hands one message over and returns nil when the server has taken it. Errors: *smtpwire.Error with the server's (or
@@ -109,7 +129,12 @@ func (h *Inner) Deliver(ctx context.Context, d Delivery) error {
 		return fmt.Errorf("handoff: message: %w", err)
 	}
 	t := smtpwire.Transaction{From: d.From, To: d.To, UTF8: d.UTF8, DSN: d.DSN}
-	return h.with(ctx, func(s *session) error { return s.Send(ctx, t, facts, m) })
+	return h.with(ctx, func(s *session) error {
+		if err := h.mention(ctx, s, d.Caller); err != nil {
+			return err
+		}
+		return s.Send(ctx, t, facts, m)
+	})
 }
 
 // with runs f in a session. f must leave no trace when it fails with anything but ErrUncertain.
@@ -122,7 +147,7 @@ func (h *Inner) with(ctx context.Context, f func(*session) error) (err error) {
 		return ctx.Err()
 	}
 	for {
-		s, err := h.session(ctx)
+		s, err := h.session(ctx, smtpwire.Caller{})
 		if err != nil {
 			return err
 		}
@@ -188,17 +213,19 @@ func unavailable(err error) error { return fmt.Errorf("%w: %v", ErrUnavailable, 
 type session struct {
 	*smtpwire.Client
 	messages int
+	bound    bool // to one client, by XCLIENT or its PROXY header: not kept
 	expiry   *time.Timer
 }
 
 // session takes a kept session or opens one.
-func (h *Inner) session(ctx context.Context) (*session, error) {
+func (h *Inner) session(ctx context.Context, who smtpwire.Caller) (*session, error) {
+	bound := h.Client == ClientProxy && who.Addr.IsValid()
 	h.mu.Lock()
 	if h.closed {
 		h.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if n := len(h.idle); n > 0 {
+	if n := len(h.idle); n > 0 && !bound {
 		s := h.idle[n-1]
 		h.idle = h.idle[:n-1]
 		s.expiry.Stop() // if it has fired, it finds the session taken
@@ -206,9 +233,10 @@ func (h *Inner) session(ctx context.Context) (*session, error) {
 		return s, nil
 	}
 	h.mu.Unlock()
-	s, err := h.open(ctx)
+	s, err := h.open(ctx, who)
 	switch {
 	case err == nil:
+		s.bound = bound
 		return s, nil
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -216,12 +244,20 @@ func (h *Inner) session(ctx context.Context) (*session, error) {
 	return nil, unavailable(err)
 }
 
-func (h *Inner) open(ctx context.Context) (*session, error) {
+func (h *Inner) open(ctx context.Context, who smtpwire.Caller) (*session, error) {
 	conn, err := h.Dial(ctx, "tcp", h.Address)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{Client: smtpwire.NewClient(conn, h.Name, h.LMTP, h.Timeouts)}
+	name := h.Name
+	if h.Client == ClientProxy {
+		name = who.Says(name)
+		if err := proxyHeader(conn, who); err != nil {
+			conn.Close()
+			return nil, err
+		}
+	}
+	s := &session{Client: smtpwire.NewClient(conn, name, h.LMTP, h.Timeouts)}
 	if err := h.introduce(ctx, s); err != nil {
 		s.Close()
 		return nil, err
@@ -266,7 +302,7 @@ func (h *Inner) tlsConfig() *tls.Config {
 // keep puts a session aside for the next message.
 func (h *Inner) keep(s *session) {
 	h.mu.Lock()
-	full := h.closed || s.messages >= h.MaxMessages
+	full := h.closed || s.bound || s.messages >= h.MaxMessages
 	if !full {
 		s.expiry = time.AfterFunc(h.Idle, func() { h.expire(s) })
 		h.idle = append(h.idle, s)

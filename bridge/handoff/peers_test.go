@@ -3,6 +3,8 @@ package handoff
 import (
 	"bytes"
 	"context"
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -126,5 +128,82 @@ func BenchmarkDeliver(b *testing.B) {
 		if err := h.Deliver(b.Context(), Delivery{From: "a@alpha.test", To: "b@bravo.test", Top: []byte("X: y\r\n"), Message: m}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A real Postfix learns by each of its ways who the client is, and judges him: one that is on its access map is refused, another
+// is in its log. No session that was for one client is for the next.
+func TestPostfixLearnsTheClient(t *testing.T) {
+	testpeer.Require(t, "postfix")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	b := testpeer.New(t)
+	host, err := b.Address()
+	if err != nil {
+		t.Fatal(err)
+	}
+	postfix, err := b.Postfix(ctx, testpeer.PostfixConfig{Name: "inner", Listen: host + ":25", Hostname: "mx.bravo.test", Domain: "bravo.test", Transport: []string{"bravo.test discard:"},
+		Main: []string{"inet_protocols = all", "lists = check_client_access inline:{ { 192.0.2.66 = REJECT }, { bad.example = REJECT } }"},
+		Master: []string{
+			host + ":1 inet n - n - - smtpd -o smtpd_authorized_xclient_hosts=127.0.0.0/8 -o smtpd_client_restrictions=$lists",
+			host + ":2 inet n - n - - smtpd -o smtpd_authorized_xforward_hosts=127.0.0.0/8",
+			host + ":3 inet n - n - - smtpd -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_client_restrictions=$lists",
+			host + ":4 inet n - n - - smtpd -o smtpd_authorized_xclient_hosts=127.0.0.0/8 -o smtpd_client_restrictions=$lists -o smtpd_delay_reject=no -o inet_protocols=ipv4",
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := func(text string) bool {
+		return testpeer.Until(ctx, func() bool {
+			log, err := os.ReadFile(postfix.LogFile())
+			return err == nil && bytes.Contains(log, []byte(text))
+		}) == nil
+	}
+	names := func(_ context.Context, a netip.Addr) (string, bool) {
+		return map[string]string{"192.0.2.7": "good.example", "192.0.2.67": "bad.example"}[a.String()], a.String() == "192.0.2.8"
+	}
+	for _, tt := range []struct {
+		port   string
+		policy ClientPolicy
+		from   []string // clients, one after the other
+		log    []string // of each; "": refused
+	}{
+		{"1", ClientAuto, []string{"192.0.2.7", "2001:db8::7", "192.0.2.66", "192.0.2.67", "192.0.2.8", "", "192.0.2.7"},
+			[]string{"client=good.example[192.0.2.7]", "client=unknown[2001:db8::7]", "", "", "client=unknown[192.0.2.8]", "client=unknown[unknown]", "client=good.example[192.0.2.7]"}},
+		{"2", ClientAuto, []string{"192.0.2.9", "2001:db8::9", "192.0.2.66"}, []string{"orig_client=unknown[192.0.2.9]", "orig_client=unknown[2001:db8::9]", "orig_client=unknown[192.0.2.66]"}},
+		{"3", ClientProxy, []string{"192.0.2.10", "192.0.2.66", ""}, []string{"client=unknown[192.0.2.10]", "", "client=localhost[127."}},
+		{"4", ClientAuto, []string{"192.0.2.66", "192.0.2.11", "2001:db8::11"}, []string{"", "client=unknown[192.0.2.11]", "client=unknown[unknown]"}},
+		{"1", ClientOff, []string{"192.0.2.66"}, []string{"client=localhost[127."}},
+	} {
+		h := New(Config{Address: host + ":" + tt.port, Name: "gw.bravo.test", Client: tt.policy, Names: names})
+		defer h.Close()
+		for i, from := range tt.from {
+			who := smtpwire.Caller{Hello: "there.example"}
+			if from != "" {
+				who.Addr = netip.AddrPortFrom(netip.MustParseAddr(from), 4711)
+			}
+			tx, err := h.Begin(ctx, smtpwire.Transaction{From: "a@alpha.test", Caller: who}, smtpwire.Facts{})
+			if err == nil {
+				if err = tx.Recipient(ctx, "bob@bravo.test"); err == nil {
+					_, err = tx.Stream(ctx, strings.NewReader(hello))
+				}
+				tx.End(ctx)
+			}
+			if refused := refusal(err); tt.log[i] == "" {
+				if !strings.Contains(refused, " 554 5.7.1") {
+					t.Errorf("%s, %q: not refused: %s", tt.port, from, refused)
+				}
+				continue
+			}
+			if err != nil || !logged(tt.log[i]) {
+				t.Errorf("%s, %q: %v, or its log lacks %q", tt.port, from, err, tt.log[i])
+			}
+		}
+	}
+	h := New(Config{Address: host + ":1", Name: "gw.bravo.test"}) // what is delivered is judged already
+	defer h.Close()
+	who := smtpwire.Caller{Addr: netip.MustParseAddrPort("192.0.2.66:0"), Hello: "alpha.test"}
+	if err := h.Deliver(ctx, Delivery{To: "bob@bravo.test", Message: smtpwire.Octets(hello), Caller: who}); err != nil {
+		t.Errorf("delivered: %v", err)
 	}
 }

@@ -18,7 +18,8 @@ type Transaction struct {
 }
 
 // Begin says MAIL. What cannot be known before the message has come is taken from f as smtpwire.Client's Mail does; when the
-// server offers 8BITMIME it is asked for. A kept session that has died meanwhile is replaced by a new one, once. Errors as of
+// server offers 8BITMIME it is asked for. The server is told who the client is, t.Caller, as Config.Client says, and judges him
+// in our place; what it says to that is an *smtpwire.Error like the others. A kept session that has died meanwhile is replaced by a new one, once. Errors as of
 // Deliver.
 func (h *Inner) Begin(ctx context.Context, t smtpwire.Transaction, f smtpwire.Facts) (*Transaction, error) {
 	select {
@@ -27,7 +28,7 @@ func (h *Inner) Begin(ctx context.Context, t smtpwire.Transaction, f smtpwire.Fa
 		return nil, ctx.Err()
 	}
 	for {
-		s, err := h.session(ctx)
+		s, err := h.session(ctx, t.Caller)
 		if err != nil {
 			<-h.slots
 			return nil, err
@@ -38,7 +39,11 @@ func (h *Inner) Begin(ctx context.Context, t smtpwire.Transaction, f smtpwire.Fa
 		if _, ok := s.Offers("8BITMIME"); ok {
 			f.EightBit = true
 		}
-		if err = tx.judge(ctx, s.Mail(ctx, t, f)); err == nil {
+		err = tx.judge(ctx, h.present(ctx, s, t.Caller))
+		if err == nil {
+			err = tx.judge(ctx, s.Mail(ctx, t, f))
+		}
+		if err == nil {
 			return tx, nil
 		}
 		if kept && tx.dead && ctx.Err() == nil { // it died while it was kept
@@ -88,8 +93,11 @@ func (tx *Transaction) judge(ctx context.Context, err error) error {
 		return err
 	case isReply && refused.Code == 530: // it wants a password: ours to mend, not the sender's
 		return unavailable(err)
+	case isReply && refused.Code/10 == 50 && early(refused): // as is a syntax that it does not know
+		tx.dead = true
+		return unavailable(err)
 	case isReply:
-		tx.dead = tx.dead || refused.Code == 421
+		tx.dead = tx.dead || refused.Code == 421 || early(refused)
 		return err
 	}
 	tx.dead = true

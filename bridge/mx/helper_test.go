@@ -20,20 +20,22 @@ import (
 
 // An innerServer is an inner mail server that does as it is told and keeps the octets that it gets, dots and all.
 type innerServer struct {
-	ext    []string                    // beside SIZE
-	rcpt   func(address string) string // reply to RCPT; nil: 250
-	said   string                      // verdict on a message; "": 250
-	forget bool                        // reads messages without keeping them
-	hangUp string                      // ends the connection: "data" in a message, "verdict" before its verdict
-	mu     sync.Mutex
-	mails  []string // MAIL commands
-	rcpts  []string // addresses that were accepted in a transaction that had a message
-	got    []string // messages
-	resets int
-	noops  int
-	conns  int
-	ended  int
-	addr   string
+	ext     []string                    // beside SIZE
+	rcpt    func(address string) string // reply to RCPT; nil: 250
+	said    string                      // verdict on a message; "": 250
+	forget  bool                        // reads messages without keeping them
+	client  string                      // reply to XCLIENT; "": 220
+	hangUp  string                      // ends the connection: "data" in a message, "verdict" before its verdict
+	mu      sync.Mutex
+	clients []string // XCLIENT commands
+	mails   []string // MAIL commands
+	rcpts   []string // addresses that were accepted in a transaction that had a message
+	got     []string // messages
+	resets  int
+	noops   int
+	conns   int
+	ended   int
+	addr    string
 }
 
 func startInner(t testing.TB, i *innerServer) *innerServer {
@@ -128,6 +130,11 @@ func (i *innerServer) serve(c net.Conn) {
 			i.noops++
 			i.mu.Unlock()
 			say("250 2.0.0 Ok")
+		case "XCLI":
+			i.mu.Lock()
+			i.clients = append(i.clients, line)
+			i.mu.Unlock()
+			say(or(i.client, "220 inner"))
 		case "QUIT":
 			say("221 2.0.0 Bye")
 			return

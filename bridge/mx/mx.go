@@ -46,6 +46,7 @@ type Config struct {
 	Name     string                                     // our host name
 	Domains  func(domain string) (Domain, bool)         // ours, by the name in lower case
 	Exempt   []netip.Prefix                             // may send to strict domains, and have no limits of their own
+	XClient  []netip.Prefix                             // may say by XCLIENT for whom they speak, who is then judged in their place
 	Firewall handoff.Firewall                           // takes out what looks like ours
 	Loops    *handoff.LoopGuard                         // knows what goes round; nil: by its Received fields only
 	TLS      *tls.Config                                // nil: no STARTTLS
@@ -140,13 +141,16 @@ func (s *Server) listener(ln net.Listener) *smtpwire.Listener {
 	return &smtpwire.Listener{
 		Listener: ln, Limit: s.MaxSessions,
 		PerClient: func(a netip.Addr) (netip.Prefix, int) {
-			if s.exempt(a) {
+			if s.exempt(a) || contains(s.XClient, a) {
 				return clientOf(a), 0
 			}
 			return clientOf(a), s.MaxPerClient
 		},
-		Guard: func(c net.Conn, _ netip.Addr) *smtpwire.Guard {
+		Guard: func(c net.Conn, client netip.Addr) *smtpwire.Guard {
 			g := &smtpwire.Guard{TLS: s.TLS, CommandTimeout: s.Timeout, BlockTimeout: s.Timeout, Postmaster: s.Postmaster}
+			if contains(s.XClient, client) {
+				g.XClient = smtpwire.XClientRelay
+			}
 			if s.Under != nil {
 				if state, on := s.Under(c); on {
 					g.Under = &state
@@ -163,8 +167,10 @@ func clientOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-func (s *Server) exempt(a netip.Addr) bool {
-	for _, p := range s.Exempt {
+func (s *Server) exempt(a netip.Addr) bool { return contains(s.Exempt, a) }
+
+func contains(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
 		if p.Contains(a) {
 			return true
 		}

@@ -54,7 +54,7 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 }
 
 // checked tells whether this message is held and checked: not that of hosts which stand before us and have done it.
-func (s *session) checked() bool { return s.server.Auth != nil && !s.server.exempt(s.peer) }
+func (s *session) checked() bool { return s.server.Auth != nil && !s.server.exempt(s.peer()) }
 
 // authenticate is the Authentication-Results field of a message, of which m came first and the rest is held.
 func (s *session) authenticate(m translate.Message, held Held) ([]byte, error) {
@@ -62,7 +62,7 @@ func (s *session) authenticate(m translate.Message, held Held) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.server.Auth.Field(s.ctx, mailauth.Arrival{Peer: s.peer, Hello: s.conn.Hostname(), From: s.mail.From}, m.Header, io.MultiReader(m.Reader(), rest))
+	return s.server.Auth.Field(s.ctx, mailauth.Arrival{Peer: s.peer(), Hello: s.hello(), From: s.mail.From}, m.Header, io.MultiReader(m.Reader(), rest))
 }
 
 // noopAfter is how long the inner server waits for a message that is being held before it hears of us: RFC 5321 §4.5.3.2.7 gives

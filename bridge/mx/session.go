@@ -27,7 +27,7 @@ type backend struct {
 func (b *backend) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	guard := c.Conn().(*smtpwire.Conn) // the listener makes no other
 	ctx, cancel := context.WithCancel(b.ctx)
-	return &session{backend: b, ctx: ctx, cancel: cancel, conn: c, guard: guard, peer: smtpwire.Peer(guard).Addr()}, nil
+	return &session{backend: b, ctx: ctx, cancel: cancel, conn: c, guard: guard}, nil
 }
 
 // A session is one client's. go-smtp passes no context: ctx, which ends with the connection, is the exception to the rule.
@@ -37,7 +37,6 @@ type session struct {
 	cancel context.CancelFunc
 	conn   *smtp.Conn
 	guard  *smtpwire.Conn
-	peer   netip.Addr
 
 	mail    smtpwire.Transaction
 	size    int64 // as the client said
@@ -47,9 +46,30 @@ type session struct {
 	refused int                  // recipients of this session
 }
 
+// peer is the client's address; invalid: not known.
+func (s *session) peer() netip.Addr { return smtpwire.Peer(s.guard).Addr() }
+
+// hello is how the client introduced itself.
+func (s *session) hello() string {
+	if h := s.guard.Caller().Hello; h != "" {
+		return h
+	}
+	return smtpwire.Printable(s.conn.Hostname(), 255)
+}
+
+// caller is what the inner server may know of the client.
+func (s *session) caller() smtpwire.Caller {
+	who := s.guard.Caller()
+	who.Addr, who.Hello, who.Proto = smtpwire.Peer(s.guard), s.hello(), "ESMTP"
+	if s.guard.Hello() == "HELO" {
+		who.Proto = "SMTP"
+	}
+	return who
+}
+
 // Mail begins a message. The inner server hears of it with the first recipient, since that tells which one it is.
 func (s *session) Mail(from string, o *smtp.MailOptions) error {
-	s.mail = smtpwire.Transaction{UTF8: o.UTF8}
+	s.mail = smtpwire.Transaction{UTF8: o.UTF8, Caller: s.caller()}
 	s.size = o.Size
 	if from == "" {
 		return nil
@@ -73,15 +93,15 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	e, isReply := errors.AsType[*smtpwire.Error](err)
 	if isReply && e.Code/100 == 5 || errors.Is(err, errRelay) {
 		if isReply && e.UnknownRecipient() {
-			s.server.unknown.add(clientOf(s.peer), s.server.Now())
+			s.server.unknown.add(clientOf(s.peer()), s.server.Now())
 		}
-		if s.refused++; s.refused >= maxUnknown && !s.server.exempt(s.peer) {
+		if s.refused++; s.refused >= maxUnknown && !s.server.exempt(s.peer()) {
 			err = errEnough
 		}
 	}
 	if err != nil {
 		r := replyFor(err)
-		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "recipient not accepted", slog.String("peer", smtpwire.AddrText(s.peer)), slog.Int("code", r.Code), slog.String("why", r.Message))
+		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "recipient not accepted", slog.String("peer", smtpwire.AddrText(s.peer())), slog.Int("code", r.Code), slog.String("why", r.Message))
 		return r
 	}
 	return nil
@@ -93,7 +113,7 @@ func (s *session) rcpt(to string) error {
 		return err
 	}
 	d, ours := s.server.Domains(domain)
-	exempt := s.server.exempt(s.peer)
+	exempt := s.server.exempt(s.peer())
 	switch {
 	case !ours:
 		return errRelay
@@ -103,7 +123,7 @@ func (s *session) rcpt(to string) error {
 		return nil
 	case s.tx != nil && (s.inner != d.Inner || d.Inner.LMTP && len(s.to) > 0): // LMTP has an answer for each recipient, SMTP one for all
 		return errElsewhere
-	case !exempt && s.server.unknown.spent(clientOf(s.peer), s.server.Now()):
+	case !exempt && s.server.unknown.spent(clientOf(s.peer()), s.server.Now()):
 		return errUnknown
 	}
 	if s.tx == nil {
@@ -147,14 +167,14 @@ func (s *session) received(id string) []byte {
 		note = "using " + tls.VersionName(state.Version) + " with cipher " + tls.CipherSuiteName(state.CipherSuite)
 	}
 	return smtpwire.Received{
-		Hello: smtpwire.Printable(s.conn.Hostname(), 255), Addr: s.peer, By: s.server.Name, ID: id, TLS: note, Time: s.server.Now(),
+		Hello: s.hello(), Addr: s.peer(), By: s.server.Name, ID: id, TLS: note, Time: s.server.Now(),
 		With: smtpwire.Protocol(s.guard.Hello(), s.mail.UTF8, on, false),
 	}.Append(nil)
 }
 
 // note logs what became of a message, without addresses or octets of it.
 func (s *session) note(id string, err error, took time.Duration) {
-	attrs := []slog.Attr{slog.String("msg", id), slog.String("peer", smtpwire.AddrText(s.peer)), slog.Int("rcpts", len(s.to)), slog.Duration("took", took)}
+	attrs := []slog.Attr{slog.String("msg", id), slog.String("peer", smtpwire.AddrText(s.peer())), slog.Int("rcpts", len(s.to)), slog.Duration("took", took)}
 	if err == nil {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "passed on", attrs...)
 		return

@@ -119,16 +119,16 @@ func (c *Client) Greet(ctx context.Context) error {
 		if err := expect(2, StageBanner, r, err); err != nil {
 			return err
 		}
-		return c.hello()
+		return c.hello(c.name)
 	})
 }
 
-func (c *Client) hello() error {
+func (c *Client) hello(name string) error {
 	verb := "EHLO"
 	if c.lmtp {
 		verb = "LHLO"
 	}
-	if err := c.write(verb + " " + c.name); err != nil {
+	if err := c.write(verb + " " + name); err != nil {
 		return err
 	}
 	c.conn.SetReadDeadline(time.Now().Add(or(c.timeouts.Command, 5*time.Minute)))
@@ -138,7 +138,7 @@ func (c *Client) hello() error {
 	}
 	c.ext = map[string]string{}
 	if !c.lmtp && (r.Code == 500 || r.Code == 502) {
-		r, err = c.command("HELO " + c.name)
+		r, err = c.command("HELO " + name)
 		return expect(2, StageHello, r, err)
 	}
 	for _, l := range lines[1:] {
@@ -175,7 +175,7 @@ func (c *Client) StartTLS(ctx context.Context, cfg *tls.Config) error {
 		c.conn.SetDeadline(time.Time{})
 		c.use(t)
 		c.tls = true
-		return c.hello()
+		return c.hello(c.name)
 	})
 }
 

@@ -65,6 +65,10 @@ func (c *Conn) command(text string) error {
 		return c.startTLS(arg)
 	case "BDAT":
 		return c.bdat(strings.Fields(arg))
+	case "XCLIENT":
+		if c.guard.XClient != "" {
+			return c.xclient(strings.Fields(arg))
+		}
 	case "DATA":
 		// RFC 2920 §3.1: DATA is the last command of a group. What comes with it is a body whose sender did not wait for 354, or
 		// commands that should look like one; if we refused DATA, it would be read as commands.
@@ -118,6 +122,34 @@ func (c *Conn) startTLS(arg string) error {
 	}
 	c.mustEHLO = true
 	return nil
+}
+
+// xclient takes the word of a server that speaks for a client (Postfix's XCLIENT_README), and begins the session anew: the
+// next command must be EHLO or another XCLIENT, which adds to this one. What was said of an earlier client is forgotten.
+func (c *Conn) xclient(attributes []string) error {
+	var who Caller
+	switch prior := c.Caller(); {
+	case c.mail:
+		return c.say("503 5.5.1 Not in a transaction")
+	case c.authed:
+		return c.say("503 5.5.1 XCLIENT comes before AUTH")
+	case len(attributes) == 0:
+		return c.say("501 5.5.4 XCLIENT needs attributes")
+	case prior != Caller{} && c.mustEHLO:
+		who = prior
+	default:
+		who.Addr = Peer(c.netConn())
+	}
+	for _, a := range attributes {
+		if !who.take(c.guard.XClient, a) {
+			return c.say("501 5.5.4 An attribute that is not offered, or makes no sense")
+		}
+	}
+	c.mu.Lock()
+	c.caller = &who
+	c.mu.Unlock()
+	c.mustEHLO = true
+	return c.send(c.banner)
 }
 
 // bdat begins a message that comes in chunks. go-smtp is asked as if for DATA. Where the size of a chunk cannot be known, the

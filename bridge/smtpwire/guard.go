@@ -38,6 +38,9 @@ type Guard struct {
 	BlockTimeout   time.Duration // for the next octets of a body; default 5m
 	LineFeeds      bool          // take a bare LF for the end of a command, for peers that are known to send it
 	Postmaster     string        // the address that RCPT TO:<postmaster> stands for (RFC 5321 §4.5.1); empty: none
+	// XClient are the attributes of XCLIENT that this client may say, of whom it is known that it speaks for others; empty: none,
+	// and XCLIENT is no command. XClientRelay or XClientLogin.
+	XClient string
 	// Under is the state of TLS that is on already, under the connections of this guard; nil: none is.
 	Under *tls.ConnectionState
 }
@@ -82,7 +85,10 @@ type Conn struct {
 	pending  *string   // the command that came in place of a chunk
 	mute     bool      // go-smtp's next reply is to a command that the peer did not send
 	body     io.Reader // while go-smtp waits for one
-	mustEHLO bool      // after STARTTLS (RFC 3207 §4.2)
+	mustEHLO bool      // after STARTTLS (RFC 3207 §4.2), after XCLIENT
+	banner   []byte    // go-smtp's first reply
+	mail     bool      // a transaction is open
+	authed   bool      // AUTH has succeeded
 	over     bool      // the session ended here
 	count    int       // commands since the last message
 	reply    []byte
@@ -92,7 +98,8 @@ type Conn struct {
 	conn     net.Conn
 	tls      *tls.ConnectionState
 	state    state
-	hello    string // HELO, EHLO or LHLO, whichever came last
+	hello    string  // HELO, EHLO or LHLO, whichever came last
+	caller   *Caller // nil: the client speaks for itself
 	stopping bool
 	closed   bool // go-smtp, which goes on reading after it closed a session for too many errors, gets nothing more
 
@@ -244,7 +251,7 @@ func (c *Conn) handshake() error {
 	raw.SetDeadline(time.Time{})
 	state := t.ConnectionState()
 	c.mu.Lock()
-	c.conn, c.tls = t, &state
+	c.conn, c.tls, c.caller = t, &state, nil
 	c.mu.Unlock()
 	c.in.Reset(rawReader{c}) // nothing that came before counts
 	return nil
@@ -287,10 +294,18 @@ func (c *Conn) answered(reply []byte) []byte {
 	if code == "421" { // it says that the session is over, and may not mean it
 		c.over = true
 	}
+	if c.banner == nil {
+		c.banner = bytes.Clone(reply)
+	}
+	c.mail = c.mail && verb != "." || verb == "MAIL" && code == "250"
 	switch {
 	case c.mute:
 		c.mute = false
 		return nil
+	case verb == "AUTH" && code == "235":
+		c.authed = true
+	case (verb == "RSET" || verb == "HELO") && code == "250":
+		c.mail = false
 	case verb == "AUTH" && code == "334":
 		c.verb = verb
 		c.set(inAuth)
@@ -304,15 +319,26 @@ func (c *Conn) answered(reply []byte) []byte {
 	case verb == "." && code == "250":
 		c.count = 0
 	case verb == "EHLO" && code == "250":
-		_, on := c.TLS()
-		switch first := bytes.IndexByte(reply, '\n') + 1; {
-		case !on && c.guard.TLS != nil:
-			reply = slices.Concat(reply[:first], []byte("250-STARTTLS\r\n"), reply[first:])
-		case on && c.guard.RequireTLS:
-			reply = slices.Concat(reply[:first], []byte("250-REQUIRETLS\r\n"), reply[first:])
-		}
+		c.mail = false
+		first := bytes.IndexByte(reply, '\n') + 1
+		reply = slices.Concat(reply[:first], c.offers(), reply[first:])
 	}
 	return reply
+}
+
+// offers are the lines of an EHLO reply that are ours.
+func (c *Conn) offers() []byte {
+	var lines []byte
+	switch _, on := c.TLS(); {
+	case !on && c.guard.TLS != nil:
+		lines = append(lines, "250-STARTTLS\r\n"...)
+	case on && c.guard.RequireTLS:
+		lines = append(lines, "250-REQUIRETLS\r\n"...)
+	}
+	if c.guard.XClient != "" {
+		lines = append(lines, "250-XCLIENT "+c.guard.XClient+"\r\n"...)
+	}
+	return lines
 }
 
 func (c *Conn) send(b []byte) error {
@@ -399,8 +425,27 @@ func (c *Conn) netConn() net.Conn {
 	return c.conn
 }
 
-func (c *Conn) LocalAddr() net.Addr  { return c.netConn().LocalAddr() }
-func (c *Conn) RemoteAddr() net.Addr { return c.netConn().RemoteAddr() }
+func (c *Conn) LocalAddr() net.Addr { return c.netConn().LocalAddr() }
+
+// RemoteAddr is the client's: where the connection comes from, or what XCLIENT said. It is no address when that is not known.
+func (c *Conn) RemoteAddr() net.Addr {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.caller != nil {
+		return c.caller.netAddr()
+	}
+	return c.conn.RemoteAddr()
+}
+
+// Caller is what XCLIENT said of the client; zero: nothing.
+func (c *Conn) Caller() Caller {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.caller == nil {
+		return Caller{}
+	}
+	return *c.caller
+}
 
 // The deadlines are the guard's: one for each wait, not one for a whole body.
 func (*Conn) SetDeadline(time.Time) error      { return nil }

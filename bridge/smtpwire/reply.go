@@ -37,6 +37,7 @@ const (
 	StageHello    Stage = "hello"
 	StageStartTLS Stage = "starttls"
 	StageAuth     Stage = "auth"
+	StageClient   Stage = "xclient"
 	StageMail     Stage = "mail"
 	StageRcpt     Stage = "rcpt"
 	StageData     Stage = "data" // the command
@@ -52,7 +53,7 @@ func (e *Error) Error() string {
 	}
 	text := fmt.Sprintf("%s refuses %s: %d %d.%d.%d", who, e.Stage, e.Code, e.Enhanced[0], e.Enhanced[1], e.Enhanced[2])
 	switch e.Stage {
-	case StageBanner, StageHello, StageStartTLS:
+	case StageBanner, StageHello, StageStartTLS, StageClient:
 		return text + " " + e.Text
 	}
 	if e.Local { // our words

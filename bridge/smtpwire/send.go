@@ -19,6 +19,8 @@ type Transaction struct {
 	// server does not offer it.
 	RequireTLS bool
 	DSN        DSN
+	// Caller is whom it came from, for servers that are told (see XClient, XForward).
+	Caller Caller
 }
 
 // A DSN is what RFC 3461 adds to MAIL and RCPT, already in the form of the wire (xtext). It is left out when the server does

@@ -26,7 +26,7 @@ type backend struct {
 func (b *backend) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	guard := c.Conn().(*smtpwire.Conn) // the listener makes no other
 	ctx, cancel := context.WithCancel(b.ctx)
-	return &session{backend: b, ctx: ctx, cancel: cancel, conn: c, guard: guard, peer: smtpwire.Peer(guard)}, nil
+	return &session{backend: b, ctx: ctx, cancel: cancel, conn: c, guard: guard}, nil
 }
 
 // A session is one client's. go-smtp passes no context: ctx, which ends with the connection, is the exception to the rule.
@@ -36,11 +36,29 @@ type session struct {
 	cancel context.CancelFunc
 	conn   *smtp.Conn
 	guard  *smtpwire.Conn
-	peer   netip.AddrPort // invalid: not known
 
 	env      Envelope
-	user     string
-	failures int // of AUTH
+	name     string // who authenticated
+	failures int    // of AUTH
+}
+
+// peer is the client's address; invalid: not known.
+func (s *session) peer() netip.AddrPort { return smtpwire.Peer(s.guard) }
+
+// hello is how the client introduced itself.
+func (s *session) hello() string {
+	if h := s.guard.Caller().Hello; h != "" {
+		return h
+	}
+	return smtpwire.Printable(s.conn.Hostname(), 255)
+}
+
+// user is who authenticated here, or where XCLIENT comes from; "" for nobody.
+func (s *session) user() string {
+	if s.name != "" {
+		return s.name
+	}
+	return s.guard.Caller().Login
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {
@@ -58,7 +76,7 @@ func (s *session) admit() error {
 	switch {
 	case s.server.RequireTLS && !on:
 		return reply(530, 7, 0, "STARTTLS first")
-	case s.user != "", contains(s.server.Networks, s.peer.Addr()):
+	case s.user() != "", contains(s.server.Networks, s.peer().Addr()):
 		return nil
 	case on && s.server.TrustCertificate != nil && len(state.VerifiedChains) > 0 && s.server.TrustCertificate(state):
 		return nil
@@ -78,7 +96,7 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 	}
 	env := Envelope{
 		UTF8: o.UTF8, Require: o.RequireTLS, Body: string(o.Body), Size: o.Size, Ret: string(o.Return), EnvID: o.EnvelopeID,
-		Client: s.peer, Hello: smtpwire.Printable(s.conn.Hostname(), 255), User: s.user,
+		Client: s.peer(), Hello: s.hello(), User: s.user(),
 	}
 	if from != "" {
 		address, domain, err := smtpwire.Canonical(from, o.UTF8)
@@ -121,7 +139,7 @@ func (s *session) Data(io.Reader) error {
 	r := s.guard.Body()
 	env, trace := s.envelope()
 	start := s.server.now()
-	lines := smtpwire.NewLineReader(r, s.server.MaxOctets, contains(s.server.Mend, s.peer.Addr()))
+	lines := smtpwire.NewLineReader(r, s.server.MaxOctets, contains(s.server.Mend, s.peer().Addr()))
 	err := s.server.acceptor.Accept(s.ctx, env, io.MultiReader(strings.NewReader(trace), lines))
 	switch end := lines.Err(); {
 	case end != nil && end != io.EOF:
@@ -163,7 +181,7 @@ func (s *session) envelope() (Envelope, string) {
 // note logs who sent what and what became of it, without addresses or the message.
 func (s *session) note(env Envelope, answer *smtp.SMTPError, err error, took time.Duration) {
 	attrs := []slog.Attr{
-		slog.String("msg", env.ID), slog.String("peer", smtpwire.AddrText(s.peer.Addr())), slog.Int("rcpts", len(env.To)), slog.Duration("took", took),
+		slog.String("msg", env.ID), slog.String("peer", smtpwire.AddrText(s.peer().Addr())), slog.Int("rcpts", len(env.To)), slog.Duration("took", took),
 	}
 	if err == nil {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "accepted", attrs...)
@@ -222,10 +240,10 @@ func (s *session) authenticate(name, password string) error {
 		return reply(421, 3, 2, "shutting down")
 	}
 	if s.server.Users.Check(name, password) {
-		s.user = name
+		s.name = name
 		return nil
 	}
-	s.server.log.LogAttrs(s.ctx, slog.LevelWarn, "authentication failed", slog.String("peer", smtpwire.AddrText(s.peer.Addr())))
+	s.server.log.LogAttrs(s.ctx, slog.LevelWarn, "authentication failed", slog.String("peer", smtpwire.AddrText(s.peer().Addr())))
 	if s.failures++; s.failures >= maxFailures {
 		return reply(421, 7, 0, "too many failures")
 	}

@@ -62,6 +62,7 @@ type Recipient struct {
 type Config struct {
 	Name       string                   // our host name
 	Networks   []netip.Prefix           // may send without a password
+	XClient    []netip.Prefix           // may say by XCLIENT for whom they speak, who is then judged in their place
 	Domains    func(domain string) bool // is ours; domain in lower case
 	Forwarding bool                     // take senders of other domains, marked Foreign
 
@@ -151,9 +152,18 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 func (s *Server) listener(ln net.Listener) *smtpwire.Listener {
 	return &smtpwire.Listener{
 		Listener: ln, Limit: s.MaxSessions,
-		PerClient: func(a netip.Addr) (netip.Prefix, int) { return netip.PrefixFrom(a, a.BitLen()), s.MaxPerClient },
+		PerClient: func(a netip.Addr) (netip.Prefix, int) {
+			if contains(s.XClient, a) {
+				return netip.PrefixFrom(a, a.BitLen()), 0
+			}
+			return netip.PrefixFrom(a, a.BitLen()), s.MaxPerClient
+		},
 		Guard: func(_ net.Conn, client netip.Addr) *smtpwire.Guard {
-			return &smtpwire.Guard{TLS: s.TLS, RequireTLS: true, CommandTimeout: s.Timeout, BlockTimeout: s.Timeout, LineFeeds: contains(s.Mend, client)}
+			g := &smtpwire.Guard{TLS: s.TLS, RequireTLS: true, CommandTimeout: s.Timeout, BlockTimeout: s.Timeout, LineFeeds: contains(s.Mend, client)}
+			if contains(s.XClient, client) {
+				g.XClient = smtpwire.XClientLogin
+			}
+			return g
 		},
 	}
 }
