@@ -36,3 +36,52 @@ func ComposeChanged(rand io.Reader, p Parties, c *Content, author key.Signing, l
 	}
 	return w.m, nil
 }
+
+// LayerValues are what stands between the octets of the layer and its content, for vectors.
+type LayerValues struct {
+	Secret, Point     []byte
+	Author, Recipient []byte // fingerprints
+	Boxes             []LayerBox
+}
+
+type LayerBox struct {
+	Actor      byte
+	ID, Sealed []byte
+	Info       []byte
+}
+
+// LayerValues tells them of a message whose layer's keys are there, and of its chunk 33's data. LayerChunk goes on from there.
+func (o *Opened) LayerValues(common []byte) (LayerValues, error) {
+	h, err := parseLayer(TypeCommon, common)
+	if err != nil {
+		return LayerValues{}, err
+	}
+	c, err := o.unbox(h)
+	if err != nil {
+		return LayerValues{}, err
+	}
+	o.layer = c
+	v := LayerValues{c.secret, c.point[:], c.author[:], c.recipient[:], nil}
+	for _, b := range h.boxes {
+		v.Boxes = append(v.Boxes, LayerBox{byte(b.actor), b.id, b.sealed, c.info(b.actor)})
+	}
+	return v, nil
+}
+
+// LayerChunk takes one wrapped chunk apart: header, key and nonce, additional data, and what lies under the tag.
+func (o *Opened) LayerChunk(t Type, index uint32, flags byte, data []byte) (header, okm, aad, inner []byte, err error) {
+	h, err := parseLayer(t, data)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if okm, err = o.layer.derive(t, index); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	aead, nonce, err := o.layer.cipher(t, index)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	aad = layerAAD(h.header, t, index, flags)
+	inner, err = aead.Open(nil, nonce, h.sealed, aad)
+	return h.header, okm, aad, inner, err
+}

@@ -94,21 +94,30 @@ func (c *layerContext) info(a Actor) []byte {
 	return append(append(b, c.author[:]...), c.recipient[:]...)
 }
 
-// cipher derives cipher and nonce of a chunk: neither is used twice, for type and index are in the derivation.
+// cipher makes cipher and nonce of a chunk: neither is used twice, for type and index are in the derivation.
 func (c *layerContext) cipher(t Type, index uint32) (cipher.AEAD, []byte, error) {
-	info := binary.BigEndian.AppendUint16([]byte("DIME-ALT-1 chunk"), uint16(c.suite.id))
-	info = binary.BigEndian.AppendUint32(append(info, byte(t)), index)
-	probe, err := c.suite.content(make([]byte, layerKeySize)) // for the size of its nonce
+	okm, err := c.derive(t, index)
 	if err != nil {
-		return nil, nil, fmt.Errorf("message: content cipher: %w", err)
-	}
-	okm, err := hkdf.Key(sha512.New, c.secret, c.point[:], string(info), layerKeySize+probe.NonceSize())
-	if err != nil {
-		return nil, nil, fmt.Errorf("message: layer: %w", err)
+		return nil, nil, err
 	}
 	defer clear(okm[:layerKeySize])
 	aead, err := c.suite.content(okm[:layerKeySize])
 	return aead, okm[layerKeySize:], err
+}
+
+// derive is the key and behind it the nonce of a chunk.
+func (c *layerContext) derive(t Type, index uint32) ([]byte, error) {
+	info := binary.BigEndian.AppendUint16([]byte("DIME-ALT-1 chunk"), uint16(c.suite.id))
+	info = binary.BigEndian.AppendUint32(append(info, byte(t)), index)
+	probe, err := c.suite.content(make([]byte, layerKeySize)) // for the size of its nonce
+	if err != nil {
+		return nil, fmt.Errorf("message: content cipher: %w", err)
+	}
+	okm, err := hkdf.Key(sha512.New, c.secret, c.point[:], string(info), layerKeySize+probe.NonceSize())
+	if err != nil {
+		return nil, fmt.Errorf("message: layer: %w", err)
+	}
+	return okm, nil
 }
 
 // layerAAD is what a chunk's tag covers beside its content.

@@ -23,14 +23,22 @@ type offer struct {
 	suites         []message.SuiteID
 	always, commit bool
 	strip          bool // the field 251 of a commitment is left out
+	multi          bool // all four read messages of many parts
 }
 
 func newLayerWorld(tb testing.TB, author, recipient offer) *layerWorld {
 	tb.Helper()
-	w := &layerWorld{world: plainWorld(tb)}
+	extensions := ""
+	if recipient.multi {
+		extensions = "dmime-multi"
+	}
+	w := &layerWorld{world: newWorld(tb, "alice@origin.example", "bob@destination.example", extensions)}
 	make := func(o offer, a, of message.Actor, p *message.Party) (keys []message.LayerKey) {
 		var r signet.RequestDetails
 		d := signet.Details{Name: p.Name}
+		if o.multi {
+			d.Fields = []signet.Field{{ID: 26, Value: []byte("dmime-multi")}}
+		}
 		for _, id := range o.suites {
 			k, err := message.GenerateLayerKey(id)
 			if err != nil {
