@@ -113,6 +113,9 @@ func failed(route bridge.Route, err error) bridge.Route {
 // Forget drops what is cached of a recipient.
 func (r router) Forget(recipient string) { r.resolver.Forget(recipient) }
 
+// Retry drops failures from before an administrator asked for a try.
+func (r router) Retry(recipient string, asked time.Time) { r.resolver.Retry(recipient, asked) }
+
 // terms are what the administrator asks for mail from a sender to a recipient.
 func (r router) terms(ctx context.Context, sender, recipient string) (bridge.Terms, error) {
 	domain := normal(domainOf(recipient))

@@ -36,6 +36,7 @@ type Route struct {
 type Router interface {
 	Route(ctx context.Context, sender, recipient string) (Route, error) // sender: the reverse-path, "" for the null one
 	Forget(recipient string)                                            // what is cached: the other side says that it is outdated
+	Retry(recipient string, asked time.Time)                            // a failure that is remembered from before then is looked at anew
 }
 
 // Errors of an Author.
@@ -91,6 +92,9 @@ func NewOutbound(o OutboundOptions) *Outbound { return &Outbound{o} }
 
 // Deliver makes one try.
 func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, error) {
+	if !it.Asked.IsZero() {
+		o.Router.Retry(it.Recipient.Address, it.Asked)
+	}
 	route, err := o.Router.Route(ctx, it.Envelope.ReversePath, it.Recipient.Address)
 	if err != nil {
 		return queue.Result{}, err

@@ -41,7 +41,8 @@ func (l *ladder) Route(_ context.Context, sender, _ string) (Route, error) {
 	return l.route, nil
 }
 
-func (l *ladder) Forget(string) {}
+func (l *ladder) Forget(string)           {}
+func (l *ladder) Retry(string, time.Time) {}
 
 func (l *ladder) Send(_ context.Context, m exchange.Mail, decide func(string, exchange.Rung) error) (queue.Result, error) {
 	b, _ := io.ReadAll(m.Message.Reader())

@@ -67,11 +67,12 @@ func (q *Queue) Show(ctx context.Context, id string) (Info, error) {
 	return r.info(), nil
 }
 
-// Retry has a waiting entry tried at once, whether its destination rests or not.
+// Retry has a waiting entry tried at once, whether its destination rests or not, and its way looked for anew.
 func (q *Queue) Retry(ctx context.Context, id string) error {
 	return q.manage(ctx, id, func(a *attempt) (Change, error) {
 		switch a.row.State {
 		case Waiting:
+			a.detail.Asked = a.now
 			return a.change(Waiting, AtOnce), nil
 		case Notice:
 			c := a.change(Notice, AtOnce)
@@ -101,7 +102,7 @@ func (q *Queue) Release(ctx context.Context, id string) error {
 		if a.row.State != Held {
 			return Change{}, fmt.Errorf("%w: %v", ErrState, a.row.State)
 		}
-		a.detail.Held, a.detail.Protocol = "", 0
+		a.detail.Held, a.detail.Protocol, a.detail.Asked = "", 0, a.now
 		a.detail.Faults, a.detail.Fault, a.detail.FaultSince = 0, "", time.Time{}
 		c := a.change(Waiting, AtOnce)
 		c.Leaves = []Leaf{{Released, fields("released")}}

@@ -161,7 +161,7 @@ func (a *attempt) decide(ctx, keep context.Context) (Change, Class) {
 		return a.putBack(), Unset
 	}
 	a.detail.Attempts++
-	a.detail.Last = a.now
+	a.detail.Last, a.detail.Asked = a.now, time.Time{}
 	if err != nil {
 		return a.fault(keep, err), Unset
 	}
@@ -182,7 +182,7 @@ func (a *attempt) deliver(ctx context.Context) (r Result, err error) {
 	defer cancel()
 	r, err = a.d.Deliver(ctx, &Item{
 		ID: a.row.ID, Record: a.row.Record, Envelope: a.env, Recipient: a.rcpt, Accepted: a.row.Made, Octets: a.row.Octets,
-		Attempt: a.detail.Attempts + 1, Decision: Decision{a.detail.Leg, a.detail.Rule}, q: a.Queue, entry: a.entry, detail: &a.detail,
+		Attempt: a.detail.Attempts + 1, Asked: a.detail.Asked, Decision: Decision{a.detail.Leg, a.detail.Rule}, q: a.Queue, entry: a.entry, detail: &a.detail,
 	})
 	if err == nil && r.Class == Unset {
 		err = errors.New("no result of a delivery")

@@ -73,9 +73,10 @@ type Item struct {
 	Envelope  Envelope
 	Recipient Recipient
 	Accepted  time.Time
-	Octets    int64    // of the message
-	Attempt   int      // from 1
-	Decision  Decision // the last one, if there was one
+	Octets    int64     // of the message
+	Attempt   int       // from 1
+	Asked     time.Time // when an administrator asked for this try; zero: it is the schedule's
+	Decision  Decision  // the last one, if there was one
 
 	q      *Queue
 	entry  Entry

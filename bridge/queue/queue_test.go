@@ -873,3 +873,27 @@ func TestAdmin(t *testing.T) {
 		}
 	})
 }
+
+// TestAsked: the try that an administrator asks for knows when he did, and the next one is the schedule's again.
+func TestAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, queue.Options{DelayNotice: -1})
+		id := w.accept(envelope("bob@y.example"), message(10)).Entries[0]
+		var asked []bool
+		w.run(func(_ context.Context, it *queue.Item) (queue.Result, error) {
+			if at := it.Asked; !at.IsZero() && at.Sub(w.start) != 10*time.Second {
+				t.Errorf("asked %v after the start", at.Sub(w.start))
+			}
+			asked = append(asked, !it.Asked.IsZero())
+			return queue.Result{Class: queue.Network}, nil
+		})
+		time.Sleep(10 * time.Second)
+		if err := w.Retry(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(hours(0.5))
+		if !slices.Equal(asked[:3], []bool{false, true, false}) {
+			t.Errorf("%v", asked)
+		}
+	})
+}

@@ -163,7 +163,8 @@ const noticeLane = "!notices"
 // detail is what we keep in a row for scheduling and for an administrator's eyes.
 type detail struct {
 	Attempts int       `json:"attempts,omitzero"`
-	Last     time.Time `json:"last,omitzero"` // try
+	Last     time.Time `json:"last,omitzero"`  // try
+	Asked    time.Time `json:"asked,omitzero"` // by an administrator, for the next try
 
 	Leg  string `json:"leg,omitzero"` // the last decision: way out and rule
 	Rule string `json:"rule,omitzero"`

@@ -75,6 +75,15 @@ func (c *cache[V]) forget(key string) {
 	}
 }
 
+// forgetOlder drops key if it was put before t.
+func (c *cache[V]) forgetOlder(key string, t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if el := c.byKey[key]; el != nil && el.Value.(*entry[V]).from.Before(t) {
+		c.drop(el)
+	}
+}
+
 func (c *cache[V]) drop(el *list.Element) {
 	e := c.order.Remove(el).(*entry[V])
 	delete(c.byKey, e.key)

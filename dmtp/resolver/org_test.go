@@ -225,7 +225,10 @@ func TestOrgCache(t *testing.T) {
 	look(ErrDoubtful)
 	n.down, o.fail = false, nil
 	look(ErrDoubtful) // for half a minute
-	n.later(failedTTL)
+	n.r.Retry("alpha.test", n.r.now().Add(-time.Second)) // who asked for it before it failed has had his try
+	look(ErrDoubtful)
+	n.later(failureTTL)
+	n.r.Retry("bob@alpha.test", n.r.now()) // somebody mended it
 	look(nil, "SGNT alpha.test")
 
 	if err := n.tree.Spoil("_dx.alpha.test", dns.TypeTXT); err != nil { // bogus says something against what is known

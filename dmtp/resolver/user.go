@@ -194,6 +194,18 @@ func (r *Resolver) Forget(name string) {
 	}
 }
 
+// Retry drops the failures of a name that are remembered from before t, so that the next look-up asks: for who has mended
+// something. What DNS itself keeps stays.
+func (r *Resolver) Retry(name string, t time.Time) {
+	if address, domain, err := NormalAddress(name); err == nil {
+		r.missing.forgetOlder(address, t)
+		name = domain
+	}
+	if domain, err := NormalDomain(name); err == nil {
+		r.failed.forgetOlder(domain, t)
+	}
+}
+
 // Known tells whether a domain is in the cache, so that a look-up of its org signet may need no network.
 func (r *Resolver) Known(domain string) bool {
 	name, err := NormalDomain(domain)
