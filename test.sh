@@ -22,6 +22,7 @@ unbound:unbound
 nsd:nsd ldns-signzone:ldnsutils
 softhsm2-util:softhsm2
 swaks:swaks swaks:libnet-ssleay-perl
+python3:python3
 strace:strace
 haproxy:haproxy
 exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
@@ -36,6 +37,7 @@ reason() {
     postfix*) echo "the mail servers at both ends of the line" ;;
     dovecot*) echo "the mailbox at the end of the line" ;;
     strace) echo "counts the calls that wait for the disk, in Postfix and in the gateway" ;;
+    python3) echo "the reader of our notices that is not ours" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
     haproxy) echo "the proxy whose PROXY headers we read" ;;
     lib*) echo "what Exim needs" ;;

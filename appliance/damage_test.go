@@ -80,7 +80,7 @@ func (s *site) write(to string) error {
 // trust tells what alpha makes of alice at a domain now: the route, and whether a message can be sealed to her.
 func (s *site) trust(t *testing.T, to string) (bridge.Route, error) {
 	t.Helper()
-	route, err := router{s.gateway.resolver, s.config.Policy}.Route(t.Context(), "bob@"+s.domain, to)
+	route, err := router{s.gateway.resolver, s.gateway.client, s.config.Policy}.Route(t.Context(), "bob@"+s.domain, to)
 	if err != nil || route.Situation != bridge.Verified {
 		return route, err
 	}

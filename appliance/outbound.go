@@ -19,6 +19,7 @@ import (
 // router finds the way to a recipient: the resolver, under the administrator's policy.
 type router struct {
 	resolver *resolver.Resolver
+	client   *dmtpclient.Client
 	policy   config.Policy
 }
 
@@ -114,7 +115,10 @@ func failed(route bridge.Route, err error) bridge.Route {
 func (r router) Forget(recipient string) { r.resolver.Forget(recipient) }
 
 // Retry drops failures from before an administrator asked for a try.
-func (r router) Retry(recipient string, asked time.Time) { r.resolver.Retry(recipient, asked) }
+func (r router) Retry(recipient string, asked time.Time) {
+	r.client.Retry(asked)
+	r.resolver.Retry(recipient, asked)
+}
 
 // terms are what the administrator asks for mail from a sender to a recipient.
 func (r router) terms(ctx context.Context, sender, recipient string) (bridge.Terms, error) {

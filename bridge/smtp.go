@@ -112,7 +112,7 @@ func dsn(env queue.Envelope, rcpt queue.Recipient) smtpwire.DSN {
 	out.Notify = strings.Join(words, ",")
 	if kind, address, ok := strings.Cut(rcpt.Original, ";"); ok {
 		if strings.EqualFold(kind, "utf-8") {
-			address = unitext(address)
+			address = smtpwire.Unitext(address)
 		}
 		out.Orcpt = kind + ";" + xtext(address)
 	}
@@ -127,20 +127,6 @@ func xtext(s string) string {
 			fmt.Fprintf(&b, "+%02X", c)
 		} else {
 			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-// unitext is RFC 6533 §3's form that servers without SMTPUTF8 take, too: \x{HEX} for what is not ASCII and what means
-// something in xtext.
-func unitext(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if r > '~' || r <= ' ' || strings.ContainsRune(`\+=`, r) {
-			fmt.Fprintf(&b, `\x{%02X}`, r)
-		} else {
-			b.WriteRune(r)
 		}
 	}
 	return b.String()

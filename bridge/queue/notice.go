@@ -65,9 +65,9 @@ func (a *attempt) report(kind string) report {
 		Envelope: a.env, Recipient: a.rcpt, Arrived: a.row.Made,
 	}
 	if t := a.trouble; t != nil {
-		r.Status, r.Host, r.Last = t.Status, t.Host, t.Time
-		if t.Code != 0 {
-			r.Protocol, r.Diagnostic = t.Protocol, strconv.Itoa(t.Code)+" "+t.Text
+		r.Status, r.Last = t.Status, t.Time
+		if t.Code != 0 { // RFC 3464 §2.3.5: a host is named that said something
+			r.Host, r.Protocol, r.Diagnostic = t.Host, t.Protocol, strconv.Itoa(t.Code)+" "+t.Text
 		} else {
 			r.Reason = a.detail.Reason
 		}

@@ -80,6 +80,7 @@ func (c *Conn) command(text string) error {
 		if p := c.guard.Postmaster; p != "" && len(arg) >= len(alone) && strings.EqualFold(arg[:len(alone)], alone) {
 			text = verb + " TO:<" + p + ">" + arg[len(alone):]
 		}
+		text = originalRecipient(text)
 	case "HELO", "EHLO", "LHLO":
 		if !validHello(arg) {
 			return c.say("501 5.5.4 A host name or address literal is needed")

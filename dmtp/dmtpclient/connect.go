@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -116,6 +117,13 @@ func (c *Client) failedWithin(w way, d time.Duration) bool {
 	defer c.mu.Unlock()
 	at, ok := c.failed[w]
 	return ok && d > 0 && time.Since(at) < d
+}
+
+// Retry forgets the failures of hosts from before t, of all of them: for who has mended something.
+func (c *Client) Retry(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.failed, func(_ way, at time.Time) bool { return at.Before(t) })
 }
 
 // maxFailed bounds the memory of failures. Beyond it some entry makes room: at worst a dead host is tried again.

@@ -290,6 +290,13 @@ func TestConnectOrder(t *testing.T) {
 		if tries["dead.example"] != 1 || tries["dx.example"] != 3 {
 			t.Errorf("looked up %v", tries)
 		}
+		c.Retry(time.Now().Add(-time.Hour)) // it failed after that
+		c.Connect(t.Context(), dead)
+		c.Retry(time.Now())
+		c.Connect(t.Context(), dead)
+		if tries["dead.example"] != 2 {
+			t.Errorf("an administrator asked once, tried %d times", tries["dead.example"]-1)
+		}
 	})
 }
 

@@ -224,7 +224,7 @@ func TestOrgCache(t *testing.T) {
 	n.later(24 * time.Hour)
 	look(ErrDoubtful)
 	n.down, o.fail = false, nil
-	look(ErrDoubtful) // for half a minute
+	look(ErrDoubtful)                                    // for half a minute
 	n.r.Retry("alpha.test", n.r.now().Add(-time.Second)) // who asked for it before it failed has had his try
 	look(ErrDoubtful)
 	n.later(failureTTL)
