@@ -21,7 +21,7 @@ type writer struct {
 	mu      sync.Mutex
 	waiting []*job
 	busy    bool
-	began   time.Time // when the commit in work began; zero: there is none
+	moved   time.Time // when the commit in work last got on; zero: there is none
 	closed  bool
 	idle    chan struct{} // closed by the last leader when close waits for it
 
@@ -32,8 +32,9 @@ type writer struct {
 	jobs    int64
 }
 
-// stuckAfter is how long a commit may take before those that wait behind it are refused with ErrStuck: a client hears that
-// it shall come again, and does not hang. What is in the commit itself waits for its outcome, which nobody knows.
+// stuckAfter is how long one step of a commit, a transaction or the disk's part, may take before those that wait behind it are
+// refused with ErrStuck: a client hears that it shall come again, and does not hang. What is in the commit itself waits for its
+// outcome, which nobody knows.
 const stuckAfter = 900 * time.Millisecond
 
 // maxBatch bounds one commit, and so the time that the first of it waits for the last.
@@ -124,8 +125,15 @@ func (w *writer) await(ctx context.Context, j *job) error {
 	}
 }
 
-// stuck tells whether the commit in work takes too long. The caller holds mu.
-func (w *writer) stuck() bool { return !w.began.IsZero() && time.Since(w.began) > stuckAfter }
+// stuck tells whether the commit in work does not get on. The caller holds mu.
+func (w *writer) stuck() bool { return !w.moved.IsZero() && time.Since(w.moved) > stuckAfter }
+
+// move notes that the commit in work gets on.
+func (w *writer) move() {
+	w.mu.Lock()
+	w.moved = time.Now()
+	w.mu.Unlock()
+}
 
 // behindStuck takes j out of the queue when it waits behind a commit that takes too long.
 func (w *writer) behindStuck(j *job) bool {
@@ -157,7 +165,7 @@ func (w *writer) runBatch() {
 	w.mu.Lock()
 	jobs := w.take()
 	if jobs[0].alone == nil {
-		w.began = time.Now()
+		w.moved = time.Now()
 	}
 	w.mu.Unlock()
 
@@ -172,7 +180,7 @@ func (w *writer) runBatch() {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.began = time.Time{}
+	w.moved = time.Time{}
 	if len(w.waiting) > 0 {
 		close(w.waiting[0].lead)
 		return
@@ -218,6 +226,7 @@ func (w *writer) commit(jobs []*job) {
 		if w.run(b, j) {
 			good++
 		}
+		w.move()
 	}
 	end := "COMMIT"
 	if good == 0 {
