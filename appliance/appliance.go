@@ -98,6 +98,9 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	a.vault.KeepFree(c.Queue.MinFree)
 	a.known = keystore.DomainPins{Vault: a.vault.Vault}
 	a.warnLost(a.vault.Missing)
+	if err := a.sayLayer(ctx); err != nil {
+		return nil, err
+	}
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}
@@ -190,11 +193,15 @@ func (a *Appliance) makeResolver() error {
 	return err
 }
 
-func (a *Appliance) makeKeeper() (err error) {
+func (a *Appliance) makeKeeper() error {
+	layer, err := keystore.Layer(a.config.Alt)
+	if err != nil {
+		return err
+	}
 	pins := trustful.NewPins(keystore.Pins{Vault: a.vault.Vault}, peers{a.resolver}, a.Now)
 	o := trustful.Options{
 		Store: keystore.Keys{Vault: a.vault.Vault, Now: a.Now}, Organization: a.orgs, Pins: pins, Peers: peers{a.resolver},
-		Grace: a.config.Keys.Grace, Life: a.config.Keys.RotateAfter, Keeps: a.config.KeepsKeys, Now: a.Now,
+		Grace: a.config.Keys.Grace, Life: a.config.Keys.RotateAfter, Keeps: a.config.KeepsKeys, Layer: layer, Now: a.Now,
 	}
 	if a.config.Handoff.CallAhead {
 		o.Mailboxes = a.inner

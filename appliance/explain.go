@@ -11,6 +11,7 @@ import (
 	"dimegate/appliance/keystore"
 	"dimegate/bridge"
 	"dimegate/bridge/exchange/mtasts"
+	"dimegate/dmtp/message"
 	"dimegate/dmtp/resolver"
 	"dimegate/trustful"
 )
@@ -47,9 +48,13 @@ func OpenExplainer(ctx context.Context, c *config.Config, o Options) (_ *Explain
 			return nil, err
 		}
 	}
+	layer, err := keystore.Layer(c.Alt)
+	if err != nil {
+		return nil, err
+	}
 	pins := trustful.NewPins(lookOnlyKeys{keystore.Pins{Vault: a.vault.Vault}}, peers{a.resolver}, a.Now)
 	return &Explainer{a, bridge.NewOutbound(bridge.OutboundOptions{
-		Router: router{a.resolver, a.client, c.Policy}, Author: judge{pins, a.resolver}, Exchange: a.exchange, Domains: a.domains(), Log: o.Log,
+		Router: router{a.resolver, a.client, c.Policy}, Author: judge{pins, a.resolver, layer}, Exchange: a.exchange, Domains: a.domains(), Log: o.Log,
 	})}, nil
 }
 
@@ -65,14 +70,28 @@ func (e *Explainer) Close() error { return e.a.Close() }
 type judge struct {
 	pins     *trustful.Pins
 	resolver *resolver.Resolver
+	layer    trustful.Layer
 }
+
+// A judged is a message that would be written: of a draft it has the suite alone.
+type judged struct {
+	bridge.Draft
+	suite message.SuiteID
+}
+
+func (j judged) Suite() message.SuiteID { return j.suite }
 
 func (j judge) Draft(ctx context.Context, _ string, r bridge.Route) (bridge.Draft, error) {
 	override, err := j.resolver.Overridden(ctx, r.Destination.Name, resolver.OverrideBrokenCustody)
 	if err != nil {
 		return nil, err
 	}
-	return nil, draftError(j.pins.Trust(ctx, trustful.Claim{Address: r.Recipient.Name, Signet: r.Recipient.Signet, Remote: remotes[r.Remote], Override: override}))
+	err = j.pins.Trust(ctx, trustful.Claim{Address: r.Recipient.Name, Signet: r.Recipient.Signet, Remote: remotes[r.Remote], Override: override})
+	if err != nil {
+		return nil, draftError(err)
+	}
+	suite, err := j.layer.Suite(r.Destination.Name, r.Recipient.Signet)
+	return judged{suite: suite}, err
 }
 
 // lookOnlyPins remembers new pins of domains for as long as it lives.

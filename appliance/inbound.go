@@ -31,6 +31,10 @@ var openErrors = []struct{ trustful, server error }{
 	{trustful.ErrNoSignet, dmtpserver.ErrOriginGone},
 	{resolver.ErrNotDIME, dmtpserver.ErrOriginGone},
 	{resolver.ErrUntrusted, dmtpserver.ErrOriginUnavailable}, // an alarm was given: it may be mended
+	{message.AltUnknown, dmtpserver.ErrDeferred},             // the origin keeps it: the key or the suite may come (dmime.md §17.5)
+	{message.AltNoKey, dmtpserver.ErrDeferred},
+	{message.AltAuth, dmtpserver.ErrDeferred},
+	{message.AltPolicy, dmtpserver.ErrRefused},
 	{message.NotAuthentic, dmtpserver.ErrAuthorSignature},
 	{message.Malformed, dmtpserver.ErrMessage},
 	{message.Policy, dmtpserver.ErrMessage},
@@ -50,7 +54,7 @@ func (o opener) Open(ctx context.Context, in *dmtpserver.Incoming) (*bridge.Lett
 		Origin: message.Party{Name: in.Origin, Signet: in.OriginSignet}, Remote: remote, Override: override,
 	})
 	if err == nil {
-		return &bridge.Letter{Author: letter.Author, Content: letter.Content}, nil
+		return &bridge.Letter{Author: letter.Author, Content: letter.Content, Suite: letter.Suite, Unlayered: letter.Unlayered}, nil
 	}
 	return nil, openError(err)
 }

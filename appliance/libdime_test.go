@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/dmtp"
 	"dimegate/dmtp/key"
@@ -72,7 +73,7 @@ func (s *site) bring(set *vectors.Set, org, user recordedActor) {
 		pair := recordedPair(t, set, org.Keys)
 		check(t, v.CreateOrg(t.Context(), org.Address, vault.OrgKeys{Primary: pair.Signing, Encryption: pair.Encryption}, signetOf(org), now))
 		check(t, keystore.Keys{Vault: v}.Append(t.Context(), user.Address, trustful.Generation{Number: 1, Signet: signetOf(user), Made: now}, trustful.Keys{Pair: recordedPair(t, set, user.Keys)}))
-	}, nil)
+	}, func(c *config.Config) { c.Alt.Mode = "off" }) // the organisation's signet is the recorded one, to the octet
 	s.inner.only(user.Address)
 	s.run(Options{})
 }

@@ -3,7 +3,9 @@ package appliance
 import (
 	"context"
 
+	"dimegate/appliance/keystore"
 	"dimegate/dmtp/key"
+	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
 )
 
@@ -22,6 +24,15 @@ func (a *Appliance) EncryptionKey(ctx context.Context, domain, address string) (
 		return key.Encryption{}, err
 	}
 	return a.vault.UserEncryption(ctx, address, len(all))
+}
+
+// LayerKeys opens the current keys of the alternate layer of one of our addresses, for the same; none for a domain.
+func (a *Appliance) LayerKeys(ctx context.Context, address string) ([]message.LayerKey, error) {
+	all, err := a.vault.UserKeys(ctx, address)
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return keystore.Keys{Vault: a.vault.Vault}.Layers(ctx, address, len(all))
 }
 
 // Signet is the current signet of a domain or address of ours.

@@ -28,10 +28,11 @@ type Explanation struct {
 	Floor     string          `json:"floor"`
 	FloorOf   Layer           `json:"floor_layer"`
 	Override  bool            `json:"override,omitempty"`
-	Hosts     []exchange.Host `json:"hosts,omitempty"` // of plain SMTP: who was asked, and what came of it
+	Suite     string          `json:"alternate_layer,omitempty"` // of what would leave over DMTP: "none", or the suite
+	Hosts     []exchange.Host `json:"hosts,omitempty"`           // of plain SMTP: who was asked, and what came of it
 }
 
-// Explain says what Deliver would do, by doing all of it but sending. Of the Author only Draft is called.
+// Explain says what Deliver would do, by doing all of it but sending. Of the Author only Draft is called, and of that only Suite.
 func (o *Outbound) Explain(ctx context.Context, q Question) (Explanation, error) {
 	r, err := o.Router.Route(ctx, q.Sender, q.Recipient)
 	if err != nil {
@@ -52,8 +53,12 @@ func (o *Outbound) Explain(ctx context.Context, q Question) (Explanation, error)
 
 // explainDMTP adds whether the recipient's key is one that the users' agent trusts.
 func (o *Outbound) explainDMTP(ctx context.Context, q Question, r Route, e *Explanation) error {
-	_, err := o.Author.Draft(ctx, q.Sender, r)
+	draft, err := o.Author.Draft(ctx, q.Sender, r)
 	if err == nil {
+		e.Suite = "none"
+		if s := draft.Suite(); s != 0 {
+			e.Suite = s.Digits() + " " + s.String()
+		}
 		return nil
 	}
 	res, err := failed(err)

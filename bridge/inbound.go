@@ -28,8 +28,10 @@ type Opener interface {
 
 // A Letter is an opened message.
 type Letter struct {
-	Author  string // proved
-	Content *message.Content
+	Author    string // proved
+	Content   *message.Content
+	Suite     message.SuiteID // of the alternate layer that the content lay under; 0: none
+	Unlayered bool            // it lay under none, and the recipient's signet asks for one
 }
 
 // An InnerServer is the recipient's own mail server (bridge/handoff).
@@ -160,24 +162,31 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	if flight.Doubtful() {
 		b.Log.LogAttrs(ctx, slog.LevelWarn, "possible duplicate: an earlier hand-off ended without an outcome", slog.String("id", flight.ID()))
 	}
+	if letter.Unlayered {
+		b.Log.LogAttrs(ctx, slog.LevelWarn, "without the alternate layer that the recipient's signet asks for", slog.String("id", flight.ID()), slog.String("origin", in.Origin))
+	}
 	if len(removed) > 0 { // in one line, and without the peer's names for them: there may be very many
 		signed := slices.ContainsFunc(removed, func(c translate.Change) bool { return c.Signed })
 		b.Log.LogAttrs(ctx, slog.LevelInfo, "fields removed at hand-off", slog.String("id", flight.ID()), slog.Int("fields", len(removed)), slog.Bool("signed", signed))
 	}
-	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), clean, body))
+	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), letter.Unlayered, clean, body))
 }
 
 // delivery is what the inner server gets: the message as its author wrote it, behind our trace.
-func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, head translate.Message, body translate.Body) handoff.Delivery {
-	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s\r\n", MarkField, a.Author, a.Origin)
+func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, unlayered bool, head translate.Message, body translate.Body) handoff.Delivery {
+	layer := ""
+	if unlayered {
+		layer = "; layer=missing"
+	}
+	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s%s\r\n", MarkField, a.Author, a.Origin, layer)
 	top = append(top, b.Loops.Mark(head, a.Recipient)...)
 	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
 	who := smtpwire.Caller{Addr: netip.AddrPortFrom(in.Peer, 0), Hello: a.Origin}
 	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: smtpwire.OnTop(head.Bytes(), body), Caller: who}
 }
 
-// MarkField is the field by which the inner server and its users can tell mail that came sealed and verified. Fields of that
-// name from outside never get there.
+// MarkField is the field by which the inner server and its users can tell mail that came sealed and verified, and a warning in it
+// mail without the alternate layer that its recipient asks for. Fields of that name from outside never get there.
 const MarkField = "X-DIME"
 
 // confirm is check 8: the inner server knows the recipient. A server that would take anyone is believed at the hand-off.

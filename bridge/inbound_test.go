@@ -22,6 +22,9 @@ type station struct {
 	t   *testing.T
 	raw string
 	log bytes.Buffer
+	got handoff.Delivery
+
+	unlayered bool
 
 	deliver func(ctx context.Context) error // the inner server
 	end     func(ctx context.Context) error // the storage, when a flight ends
@@ -45,7 +48,7 @@ func (s *station) Open(context.Context, *dmtpserver.Incoming) (*Letter, error) {
 		raw = "From: <alice@alpha.example>\r\nTo: <bob@bravo.example>\r\nSubject: x\r\n\r\nhello\r\n"
 	}
 	c, err := translate.Import(translate.Envelope{Author: "alice@alpha.example", Now: time.Now()}, []byte(raw))
-	return &Letter{Author: "alice@alpha.example", Content: c}, err
+	return &Letter{Author: "alice@alpha.example", Content: c, Unlayered: s.unlayered}, err
 }
 
 func (s *station) Server(string) (InnerServer, error) { return s, nil }
@@ -54,7 +57,10 @@ func (s *station) Confirm(context.Context, string) (handoff.Answer, error) {
 	return handoff.Answer{Known: true}, nil
 }
 
-func (s *station) Deliver(ctx context.Context, _ handoff.Delivery) error {
+func (s *station) Deliver(ctx context.Context, d handoff.Delivery) error {
+	s.mu.Lock()
+	s.got = d
+	s.mu.Unlock()
 	if s.deliver == nil {
 		return nil
 	}
@@ -180,5 +186,20 @@ func TestRemovedFieldsInOneLine(t *testing.T) {
 	}
 	if strings.Contains(s.log.String(), "secret") {
 		t.Error("words of the header are in the log")
+	}
+}
+
+// Mail without the alternate layer that its recipient's signet asks for is handed over with a warning, in the field and in the log.
+func TestUnlayeredWarns(t *testing.T) {
+	for unlayered, field := range map[bool]string{true: "X-DIME: yes; author=alice@alpha.example; origin=alpha.example; layer=missing\r\n", false: "X-DIME: yes; author=alice@alpha.example; origin=alpha.example\r\n"} {
+		s := &station{t: t, unlayered: unlayered}
+		b := s.inbound()
+		if err := b.Deliver(t.Context(), s.incoming()); err != nil {
+			t.Fatal(err)
+		}
+		b.Wait()
+		if !strings.Contains(string(s.got.Top), field) || strings.Contains(s.log.String(), "without the alternate layer") != unlayered {
+			t.Errorf("top %q, log %s", s.got.Top, s.log.String())
+		}
 	}
 }

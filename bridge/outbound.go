@@ -54,6 +54,7 @@ type Author interface {
 // A Draft is a message whose parties are settled. Its content may depend on what they all can read.
 type Draft interface {
 	Multi() bool
+	Suite() message.SuiteID // of the alternate layer; 0: none
 	Author() (string, *signet.Signet)
 	Seal(ctx context.Context, c *message.Content) (*message.Message, error)
 }
@@ -185,6 +186,9 @@ func (o *Outbound) dmtp(ctx context.Context, it *queue.Item, r Route, d Decision
 			o.remember(it, r, Past{Action: SendDMTP, Rule: d.Rule})
 		}
 	}
+	if errors.Is(err, message.AltPolicy) { // a signet that offers more may be there by the next try
+		o.Router.Forget(it.Recipient.Address)
+	}
 	if err != nil {
 		return failed(err)
 	}
@@ -241,6 +245,11 @@ func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Ro
 	if err != nil {
 		return nil, err
 	}
+	layer := "none"
+	if s := draft.Suite(); s != 0 {
+		layer = s.Digits()
+	}
+	o.Log.LogAttrs(ctx, slog.LevelInfo, "authored", slog.String("id", it.ID), slog.String("domain", r.Destination.Name), slog.String("alternate_layer", layer))
 	return signed.Bytes(), nil
 }
 
@@ -255,6 +264,9 @@ func returnLine(reversePath, author string) string {
 	return reversePath
 }
 
+// noSecondLayer is what a sender reads who knows nothing of suites.
+const noSecondLayer = "a second layer of encryption is required for mail to this recipient, and his published keys offer none that may be used"
+
 // failed says what a message that could not be sealed comes to.
 func failed(err error) (queue.Result, error) {
 	switch {
@@ -266,6 +278,8 @@ func failed(err error) (queue.Result, error) {
 		return queue.Result{Class: queue.Permanent, Status: "5.1.7", Reason: err.Error()}, nil
 	case errors.Is(err, translate.ErrNeedsMulti), errors.Is(err, message.TooLarge):
 		return queue.Result{Class: queue.Permanent, Status: "5.3.4", Reason: "too large for the recipient's system"}, nil
+	case errors.Is(err, message.AltPolicy):
+		return queue.Result{Class: queue.Trust, Status: "5.7.10", Reason: noSecondLayer}, nil
 	case errors.Is(err, message.Malformed), errors.Is(err, message.Policy): // it will never be other than it is
 		return queue.Result{Class: queue.Permanent, Status: "5.6.0", Reason: err.Error()}, nil
 	case errors.Is(err, message.NotAuthentic): // the four parties do not go together: their signets may be mended

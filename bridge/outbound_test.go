@@ -46,6 +46,7 @@ func TestNotAuthored(t *testing.T) {
 		{"sender that cannot be an author", ErrSender, queue.Permanent, "5.1.7"},
 		{"recipient's signet cannot serve", &message.Error{Class: message.SignetInvalid}, queue.Trust, "5.7.5"},
 		{"recipient's signet is another's", &message.Error{Class: message.EnvelopeMismatch}, queue.Trust, "5.7.5"},
+		{"the alternate layer is not to be had", &message.Error{Class: message.AltPolicy}, queue.Trust, "5.7.10"},
 		{"untrusted", ErrUntrusted, queue.Trust, "5.7.5"},
 		{"not settled now", ErrUnavailable, queue.Network, ""},
 	} {

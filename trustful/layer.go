@@ -21,6 +21,11 @@ func (l Layer) with(domain string) message.Layer {
 	return l.For(domain)
 }
 
+// Suite is the suite under which mail to a user of another domain would be written; 0: none. Errors: message.AltPolicy.
+func (l Layer) Suite(domain string, recipient *signet.Signet) (message.SuiteID, error) {
+	return l.with(lower(domain)).Suite(recipient)
+}
+
 // generate makes a user's keys.
 func (l Layer) generate() ([]message.LayerKey, error) {
 	keys := make([]message.LayerKey, 0, len(l.Offer))

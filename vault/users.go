@@ -26,6 +26,7 @@ type UserKey struct {
 	Made      time.Time
 	Retired   time.Time // zero while it is the current one
 	Destroyed time.Time // of the encryption key
+	Layered   bool      // it has keys of the alternate layer
 }
 
 // UserSecrets are the private keys of a generation. Layer is what opens the alternate layer, in its owner's form; nil for none.
@@ -136,13 +137,13 @@ func (v *Vault) retireUserKey(tx *Tx, address string, number int, now time.Time)
 	return v.attestKey(tx, LeafKeyRetired, u.ID, u.payload(), now)
 }
 
-const userColumns = `id, address, number, signet, made, retired, destroyed`
+const userColumns = `id, address, number, signet, made, retired, destroyed, layer IS NOT NULL`
 
 func scanUser(s scanner) (UserKey, error) {
 	var u UserKey
 	var id []byte
 	var made, retired, destroyed int64
-	if err := s.Scan(&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed); err != nil {
+	if err := s.Scan(&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed, &u.Layered); err != nil {
 		return UserKey{}, err
 	}
 	u.ID, u.Made, u.Retired, u.Destroyed = toID(id), timeOf(made), timeOf(retired), timeOf(destroyed)

@@ -79,6 +79,7 @@ func (c *Config) Check() error {
 	c.Vault.checkApart(k)
 	within(k, "vault.check_seals", c.Vault.CheckSeals, time.Second, 24*time.Hour)
 	c.Policy.check(k.at("policy."))
+	c.checkAlt(k.at("alt."))
 	c.Queue.check(k.at("queue."))
 	c.Audit.check(k.at("audit."))
 	c.Keys.check(k.at("keys."))

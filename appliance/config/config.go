@@ -33,6 +33,7 @@ type Config struct {
 	TLS           TLS            `toml:"tls"`
 	Vault         Vault          `toml:"vault"`
 	Policy        Policy         `toml:"policy"`
+	Alt           Alt            `toml:"alt"`
 	Queue         Queue          `toml:"queue"`
 	Audit         Audit          `toml:"audit"`
 	Keys          Keys           `toml:"keys"`
@@ -182,6 +183,19 @@ type SenderPolicy struct {
 // mxRoute is the smart_host of a domain that has none.
 const mxRoute = "mx"
 
+// Alt is the [alt] table: the alternate layer, a second cipher under D/MIME's own.
+type Alt struct {
+	Mode    string               `toml:"mode"`          // off, opportunistic or required; default opportunistic
+	Suites  []string             `toml:"suites"`        // four hex digits each, the preferred first; users get a key of the first of each kind; default 0201 0202 0101
+	Bucket  int                  `toml:"bucket_octets"` // under the layer, parts are filled up to a multiple; default 1024; 0: they are not
+	Domains map[string]AltDomain `toml:"domain"`        // [alt.domain."example.net"], of recipients and authors
+}
+
+// An AltDomain is one [alt.domain."…"] table.
+type AltDomain struct {
+	Mode string `toml:"mode"` // as alt.mode, in its place
+}
+
 // Queue is the [queue] table: what waits to leave.
 type Queue struct {
 	Life        time.Duration   `toml:"life"`            // then the sender is told; default 120h
@@ -252,6 +266,7 @@ func Default() *Config {
 		TLS:    TLS{CRLFiles: []string{}},
 		DNS:    DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
 		Policy: Policy{Floor: "tls", History: 720 * time.Hour},
+		Alt:    Alt{Mode: "opportunistic", Suites: []string{"0201", "0202", "0101"}, Bucket: 1024},
 		Queue: Queue{
 			Life:        120 * time.Hour,
 			TrustLife:   72 * time.Hour,
@@ -392,6 +407,7 @@ func (c *Config) Resolve(folder string) {
 	}
 	at(folder, &c.Policy.SmartHostAuthFile, "")
 	c.Policy.Domains, c.Policy.Senders = lowerKeys(c.Policy.Domains), lowerKeys(c.Policy.Senders)
+	c.Alt.Domains = lowerKeys(c.Alt.Domains)
 }
 
 func lowerKeys[V any](m map[string]V) map[string]V {

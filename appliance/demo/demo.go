@@ -284,7 +284,7 @@ func (s *show) secret(m translate.Message) string {
 	return string(longest[:min(len(longest), 60)])
 }
 
-// views opens the sealed message as each of the four, with that one's own key and nothing else of his neighbours.
+// views opens the sealed message as each of the four, with that one's own keys and nothing else of his neighbours.
 func (s *show) views(ctx context.Context, sealed []byte, f facts) (map[message.Actor]view, error) {
 	views := map[message.Actor]view{}
 	p, err := s.parties(ctx)
@@ -306,7 +306,11 @@ func (s *show) views(ctx context.Context, sealed []byte, f facts) (map[message.A
 		if err != nil {
 			return nil, err
 		}
-		v, err := read(sealed, c.actor, k, c.parties, f)
+		layer, err := c.org.gateway.LayerKeys(ctx, c.address)
+		if err != nil {
+			return nil, err
+		}
+		v, err := read(sealed, c.actor, k, layer, c.parties, f)
 		if err != nil {
 			return nil, fmt.Errorf("%v: %w", c.actor, err)
 		}

@@ -40,9 +40,9 @@ var promised = map[message.Actor]view{
 // facts are the texts that give a row away when they are read.
 type facts [rowCount]string
 
-// read opens every chunk that the actor can open with his own key, checks everything that he must check, and looks
+// read opens every chunk that the actor can open with his own keys, checks everything that he must check, and looks
 // for the facts in it. What he is himself he knows.
-func read(sealed []byte, a message.Actor, k key.Encryption, p message.Parties, f facts) (view, error) {
+func read(sealed []byte, a message.Actor, k key.Encryption, layer []message.LayerKey, p message.Parties, f facts) (view, error) {
 	m, err := message.Parse(sealed, message.Limits{})
 	if err != nil {
 		return view{}, err
@@ -54,6 +54,7 @@ func read(sealed []byte, a message.Actor, k key.Encryption, p message.Parties, f
 	if err := opened.Verify(p); err != nil {
 		return view{}, err
 	}
+	opened.UseLayer(layer...)
 	chunks, err := opened.Chunks()
 	if err != nil {
 		return view{}, err

@@ -66,8 +66,8 @@ func (o Organization) Certify(ctx context.Context, domain string, u *signet.Unce
 
 // CreateOrganization makes the keys of a domain and its signet, in ID form, and keeps them; vault.ErrExists when it has
 // some. The secondary key signs users' signets alone: messages are signed with the primary, since libdime takes no other
-// there. Name is for people.
-func CreateOrganization(ctx context.Context, v *vault.Vault, domain, name string, now time.Time) (*signet.Signet, error) {
+// there. Name is for people; more are fields that the signet has beside.
+func CreateOrganization(ctx context.Context, v *vault.Vault, domain, name string, now time.Time, more ...signet.Field) (*signet.Signet, error) {
 	pair, err := key.GeneratePair(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func CreateOrganization(ctx context.Context, v *vault.Vault, domain, name string
 		return nil, err
 	}
 	defer secondary.Destroy()
-	fields := trustful.Advertised()
+	fields := append(trustful.Advertised(), more...)
 	if name != "" {
 		fields = append(fields, signet.Field{ID: signet.FieldName, Value: []byte(name)})
 	}
@@ -94,4 +94,65 @@ func CreateOrganization(ctx context.Context, v *vault.Vault, domain, name string
 		return nil, fmt.Errorf("the signet of %s: %w", domain, err)
 	}
 	return made, v.CreateOrg(ctx, domain, vault.OrgKeys{Primary: pair.Signing, Secondary: secondary, Encryption: pair.Encryption}, made.Bytes(), now)
+}
+
+// SayInSignet publishes a domain's signet anew, with the same keys, so that the field 251 of a name has this value; "" takes it out.
+// It reports whether that was necessary.
+func SayInSignet(ctx context.Context, v *vault.Vault, domain, name, value string, now time.Time) (bool, error) {
+	all, err := Organization{Vault: v}.Signets(ctx, domain)
+	if err != nil {
+		return false, err
+	}
+	current := all[len(all)-1]
+	d := signet.Details{Dialect: current.Dialect(), Name: domain, Secondary: current.SecondaryKeys()}
+	said := ""
+	for _, f := range current.Fields() {
+		switch {
+		case f.ID == signet.FieldNamed && f.Name == name:
+			said = string(f.Value)
+		case f.ID >= signet.FieldName && f.ID <= signet.FieldPhoto:
+			d.Fields = append(d.Fields, f)
+		}
+	}
+	if said == value {
+		return false, nil
+	}
+	if value != "" {
+		d.Fields = append(d.Fields, signet.Field{ID: signet.FieldNamed, Name: name, Value: []byte(value)})
+	}
+	made, err := signAnew(ctx, v, domain, current, d)
+	if err != nil {
+		return false, err
+	}
+	return true, v.ReplaceOrg(ctx, domain, vault.OrgKeys{}, made.Bytes(), now)
+}
+
+// signAnew makes another signet of the keys of a domain's current one.
+func signAnew(ctx context.Context, v *vault.Vault, domain string, current *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	primary, err := v.OrgSigning(ctx, domain, vault.PrimaryKey)
+	if err != nil {
+		return nil, err
+	}
+	defer primary.Destroy()
+	list, err := v.OrgEncryption(ctx, domain)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, k := range list {
+			k.Destroy()
+		}
+	}()
+	made, err := signet.NewOrg(key.Pair{Signing: primary, Encryption: list[0]}, d)
+	if err != nil {
+		return nil, err
+	}
+	old, err := current.Fingerprint(signet.Crypto)
+	if err != nil {
+		return nil, err
+	}
+	if fresh, err := made.Fingerprint(signet.Crypto); err != nil || fresh != old {
+		return nil, errors.Join(fmt.Errorf("the keys of the signet of %s are not those in the vault", domain), err)
+	}
+	return made, nil
 }

@@ -192,11 +192,15 @@ func (m *Made) domains(ctx context.Context, c *config.Config, v *vault.Vault, no
 		return err
 	}
 	m.SelfSigned = selfSigned
+	policy, err := keystore.PolicyFields(c.Alt)
+	if err != nil {
+		return err
+	}
 	org := keystore.Organization{Vault: v}
 	for _, o := range c.Organizations {
 		for _, name := range o.Domains {
 			d := Domain{Name: name}
-			if _, err := keystore.CreateOrganization(ctx, v, name, o.Name, now); err == nil {
+			if _, err := keystore.CreateOrganization(ctx, v, name, o.Name, now, policy...); err == nil {
 				d.New = true
 			} else if !errors.Is(err, vault.ErrExists) {
 				return fmt.Errorf("%s: %w", name, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dimegate/appliance/config"
+	"dimegate/appliance/keystore"
 	"dimegate/configs"
 )
 
@@ -51,6 +52,9 @@ func runConfigCheck(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 	c, err := config.Load(*path)
 	if err == nil {
 		_, err = witnessKeys(c)
+	}
+	if err == nil {
+		_, err = keystore.Layer(c.Alt)
 	}
 	if err == nil && !*noFiles {
 		if ferr := c.CheckFiles(); ferr != nil {

@@ -8,12 +8,14 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/dmtp"
+	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
 	"dimegate/trustful"
 	"dimegate/vault"
@@ -166,6 +168,10 @@ type shownSignet struct {
 	Full      string     `json:"full"`
 	Crypto    string     `json:"crypto"`
 	Octets    int        `json:"octets"`
+
+	Layer  []string `json:"alternate_layer,omitempty"`        // suites that a user's signet offers a key of
+	Always bool     `json:"alternate_layer_always,omitempty"` // it asks that all mail lie under one
+	Policy string   `json:"alternate_policy,omitempty"`       // what a domain's signet says of its users' agents
 }
 
 func runKeysShow(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
@@ -191,6 +197,7 @@ func runKeysShow(ctx context.Context, std stdio, fs *flag.FlagSet, args []string
 	for i, s := range chain {
 		_, custody := s.Custody()
 		shown[i] = shownSignet{Number: i + 1, Current: i == len(chain)-1, Custody: custody, Octets: s.Size()}
+		shown[i].showLayer(s)
 		for form, into := range map[signet.Form]*string{signet.ID: &shown[i].ID, signet.Full: &shown[i].Full, signet.Crypto: &shown[i].Crypto} {
 			fp, err := s.Fingerprint(form)
 			if err != nil {
@@ -211,6 +218,19 @@ func runKeysShow(ctx context.Context, std stdio, fs *flag.FlagSet, args []string
 		printShown(std.out, s)
 	}
 	return nil
+}
+
+// showLayer adds what a signet says of the alternate layer.
+func (to *shownSignet) showLayer(s *signet.Signet) {
+	for _, id := range message.Offered(s) {
+		to.Layer = append(to.Layer, id.Digits()+" "+id.String())
+	}
+	to.Always = message.WantsLayer(s)
+	for _, f := range s.Fields() {
+		if s.Kind() == signet.Org && f.ID == signet.FieldNamed && f.Name == message.PolicyField {
+			to.Policy = string(f.Value)
+		}
+	}
 }
 
 // dateUsers adds the dates, which a domain's signets have not got.
@@ -248,6 +268,15 @@ func printShown(w io.Writer, s shownSignet) {
 		if d.at != nil {
 			fmt.Fprintf(w, "  %s %s\n", d.what, d.at.Format(time.RFC3339))
 		}
+	}
+	for _, l := range s.Layer {
+		fmt.Fprintf(w, "  alternate layer %s\n", l)
+	}
+	if s.Always {
+		fmt.Fprintln(w, "  alternate layer asked for in all mail")
+	}
+	if s.Policy != "" {
+		fmt.Fprintf(w, "  alternate policy %s\n", strconv.Quote(s.Policy))
 	}
 	fmt.Fprintf(w, "  id      %s\n  full    %s\n  crypto  %s\n", s.ID, s.Full, s.Crypto)
 }

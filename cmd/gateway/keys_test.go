@@ -8,6 +8,7 @@ import (
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
+	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
 	"dimegate/trustful"
 )
@@ -29,7 +30,8 @@ func initKeys(t *testing.T) (file string) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	k, err := trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: v.Vault}, Organization: keystore.Organization{Vault: v.Vault}, Grace: trustful.MinGrace})
+	k, err := trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: v.Vault}, Organization: keystore.Organization{Vault: v.Vault}, Grace: trustful.MinGrace,
+		Layer: trustful.Layer{Offer: []message.SuiteID{message.SuiteX25519}, Always: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +58,8 @@ func TestKeys(t *testing.T) {
 		"list a domain":    {[]string{"list", "A.example"}, 0, []string{"  a.example\n", "  alice@a.example\n"}, "bob@"},
 		"list as JSON":     {[]string{"list", "--json", "a.example"}, 0, []string{`"name":"alice@a.example","kind":"user","number":2`}, "bob@"},
 		"list no domain":   {[]string{"list", "a b"}, 2, []string{"is not a domain"}, "%!"},
-		"show":             {[]string{"show", "Alice@a.example"}, 0, []string{"signet 1, past", "signet 2, current", "retired 20"}, "%!"},
-		"show a domain":    {[]string{"show", "a.example"}, 0, []string{"signet 1, current"}, "signet 2"},
+		"show":             {[]string{"show", "Alice@a.example"}, 0, []string{"signet 1, past", "signet 2, current", "retired 20", "  alternate layer 0101 X25519 XChaCha20-Poly1305\n  alternate layer asked for in all mail\n"}, "%!"},
+		"show a domain":    {[]string{"show", "a.example"}, 0, []string{"signet 1, current", "  alternate policy \"v=1; suites=0201,0202,0101; require=no\"\n"}, "signet 2"},
 		"show nobody":      {[]string{"show", "carol@a.example"}, 1, []string{"carol@a.example has no keys here"}, "%!"},
 		"show nothing":     {[]string{"show"}, 2, []string{"name a domain or an address"}, "%!"},
 		"show no name":     {[]string{"show", "a b"}, 2, []string{"neither a domain nor an address"}, "%!"},

@@ -145,6 +145,9 @@ func dueOf(ctx context.Context, v *vault.Vault, c *config.Config, addresses []st
 func due(k vault.UserKey, c *config.Config, now time.Time) (dueKey, bool) {
 	d := dueKey{Name: k.Address, Number: k.Number}
 	life := c.Keys.RotateAfter
+	if life != 0 && c.Alt.Mode != "off" && !k.Layered {
+		life = trustful.MinLife // it is replaced by one with keys of the alternate layer
+	}
 	switch {
 	case !k.Destroyed.IsZero():
 		return dueKey{}, false

@@ -23,14 +23,15 @@ func TestDue(t *testing.T) {
 		age  time.Duration
 		want dueKey
 	}{
-		"young":            {vault.UserKey{Address: "x@a.test", Made: made}, c, 9 * day, dueKey{What: "rotation", At: made.Add(90 * day), Life: 10}},
-		"due":              {vault.UserKey{Address: "x@a.test", Made: made}, c, 90*day + time.Hour, dueKey{What: "rotation", At: made.Add(90 * day), Life: 100}},
-		"late":             {vault.UserKey{Address: "x@a.test", Made: made}, c, 92 * day, dueKey{What: "rotation", At: made.Add(90 * day), Life: 102, Late: true}},
-		"of a kept domain": {vault.UserKey{Address: "x@kept.test", Made: made}, c, 900 * day, dueKey{What: "rotation", Kept: true}},
-		"never rotated":    {vault.UserKey{Address: "x@a.test", Made: made}, never, 900 * day, dueKey{What: "rotation", Kept: true}},
-		"replaced":         {vault.UserKey{Address: "x@a.test", Made: made, Retired: made.Add(90 * day)}, c, 100 * day, dueKey{What: "destruction", At: made.Add(126 * day)}},
-		"replaced, late":   {vault.UserKey{Address: "x@a.test", Made: made, Retired: made.Add(90 * day)}, c, 128 * day, dueKey{What: "destruction", At: made.Add(126 * day), Late: true}},
-		"destroyed":        {vault.UserKey{Address: "x@a.test", Made: made, Retired: made.Add(90 * day), Destroyed: made.Add(126 * day)}, c, 128 * day, dueKey{}},
+		"young":                 {vault.UserKey{Address: "x@a.test", Made: made, Layered: true}, c, 9 * day, dueKey{What: "rotation", At: made.Add(90 * day), Life: 10}},
+		"due":                   {vault.UserKey{Address: "x@a.test", Made: made, Layered: true}, c, 90*day + time.Hour, dueKey{What: "rotation", At: made.Add(90 * day), Life: 100}},
+		"late":                  {vault.UserKey{Address: "x@a.test", Made: made, Layered: true}, c, 92 * day, dueKey{What: "rotation", At: made.Add(90 * day), Life: 102, Late: true}},
+		"from before the layer": {vault.UserKey{Address: "x@a.test", Made: made}, c, 9 * day, dueKey{What: "rotation", At: made.Add(30 * day), Life: 30}},
+		"of a kept domain":      {vault.UserKey{Address: "x@kept.test", Made: made}, c, 900 * day, dueKey{What: "rotation", Kept: true}},
+		"never rotated":         {vault.UserKey{Address: "x@a.test", Made: made}, never, 900 * day, dueKey{What: "rotation", Kept: true}},
+		"replaced":              {vault.UserKey{Address: "x@a.test", Made: made, Retired: made.Add(90 * day)}, c, 100 * day, dueKey{What: "destruction", At: made.Add(126 * day)}},
+		"replaced, late":        {vault.UserKey{Address: "x@a.test", Made: made, Retired: made.Add(90 * day)}, c, 128 * day, dueKey{What: "destruction", At: made.Add(126 * day), Late: true}},
+		"destroyed":             {vault.UserKey{Address: "x@a.test", Made: made, Retired: made.Add(90 * day), Destroyed: made.Add(126 * day)}, c, 128 * day, dueKey{}},
 	} {
 		got, ok := due(tt.key, tt.c, made.Add(tt.age))
 		if ok == (tt.want == dueKey{}) {

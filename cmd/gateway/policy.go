@@ -101,6 +101,9 @@ func printExplanation(w io.Writer, e bridge.Explanation) error {
 	if e.Override {
 		fmt.Fprintf(tw, "override\tplain SMTP is permitted for now: see \"gateway trust list\"\n")
 	}
+	if e.Suite != "" {
+		fmt.Fprintf(tw, "alternate layer\t%s\n", e.Suite)
+	}
 	if e.Reason != "" {
 		fmt.Fprintf(tw, "reason\t%s\n", e.Reason)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 
 	"dimegate/dmtp/signet"
 )
@@ -97,7 +98,23 @@ func Offer(keys []LayerKey, always bool) (layers [][]byte, fields []signet.Field
 	return layers, fields
 }
 
-func keyField(id SuiteID) string { return fmt.Sprintf("Alternate-Key-%04x", uint16(id)) }
+func keyField(id SuiteID) string { return "Alternate-Key-" + id.Digits() }
+
+// PolicyField is the name of the field 251 of an organisational signet that says what its users' agents do (dmime.md §17.2).
+const PolicyField = "Alternate-Policy"
+
+// Policy is that field's value for an administrator's word.
+func (l Layer) Policy() string {
+	var suites []string
+	for _, id := range l.Suites {
+		suites = append(suites, id.Digits())
+	}
+	require := "no"
+	if l.Mode == LayerRequired {
+		require = "yes"
+	}
+	return "v=1; suites=" + strings.Join(suites, ",") + "; require=" + require
+}
 
 // An advert is one field 3 of ours, read. Public is nil where the key is only committed to, or is no key.
 type advert struct {

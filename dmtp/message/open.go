@@ -193,6 +193,7 @@ func (o *Opened) part(c chunk, index uint32) (standardPayload, Part, error) {
 	if err != nil {
 		return p, Part{}, err
 	}
+	p.data = data
 	if p.flags&flagGzip != 0 {
 		if data, err = o.unzip(c.typ, data); err != nil {
 			return p, Part{}, err
@@ -227,7 +228,7 @@ func (o *Opened) unzip(t Type, data []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// A Plain is one opened chunk, as it lies in the message.
+// A Plain is one opened chunk, as it lies in the message, but for the alternate layer.
 type Plain struct {
 	Type  Type
 	Flags byte

@@ -65,15 +65,28 @@ func ParseSuite(text string) (SuiteID, error) {
 	return 0, fail(AltUnknown, 0, "no such suite")
 }
 
-// OfferedOf are those of an administrator's suites whose keys a user gets: the first of each KEM. More would make signets that are
-// too long for a line that libdime reads (dmtp.md §2.6).
+// Digits are the four hex digits that configurations and field names have for a suite.
+func (id SuiteID) Digits() string { return fmt.Sprintf("%04x", uint16(id)) }
+
+// offerMost is how many octets of keys one signet offers: with more it would be too long for a line that libdime reads (dmtp.md §2.6).
+const offerMost = 2048
+
+// OfferedOf are those of an administrator's suites whose keys a user gets: in his order the first of each KEM, as far as a signet has
+// room for them.
 func OfferedOf(order []SuiteID) (list []SuiteID) {
-	kems := map[uint16]bool{}
+	kems, room := map[uint16]bool{}, offerMost
 	for _, id := range order {
-		if s := id.row(); s != nil && !kems[s.kem.ID()] {
-			kems[s.kem.ID()] = true
-			list = append(list, id)
+		s := id.row()
+		if s == nil || kems[s.kem.ID()] {
+			continue
 		}
+		k, err := s.kem.GenerateKey() // for the size of its keys
+		if err != nil || len(k.PublicKey().Bytes()) > room {
+			continue
+		}
+		kems[s.kem.ID()] = true
+		room -= len(k.PublicKey().Bytes())
+		list = append(list, id)
 	}
 	return list
 }
@@ -82,7 +95,7 @@ func (id SuiteID) String() string {
 	if s := id.row(); s != nil {
 		return s.name
 	}
-	return fmt.Sprintf("suite %04x", uint16(id))
+	return "suite " + id.Digits()
 }
 
 func (id SuiteID) row() *suite {
