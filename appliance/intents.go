@@ -10,6 +10,7 @@ import (
 
 	"dimegate/bridge"
 	"dimegate/dmtp/dmtpserver"
+	"dimegate/internal/killpoint"
 	"dimegate/vault"
 )
 
@@ -33,6 +34,7 @@ func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) 
 		return nil, noRoom(err)
 	}
 	id := vault.InboundID{Origin: a.Origin, Message: a.ID, Octets: a.Commit}
+	killpoint.Here(killpoint.IntentBefore, d.ID())
 	status, err := i.vault.BeginInbound(ctx, d, id, envelope, i.now())
 	if err != nil {
 		return nil, noRoom(err)
@@ -40,6 +42,7 @@ func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) 
 	if err := outcomeError(status); err != nil {
 		return nil, err
 	}
+	killpoint.Here(killpoint.IntentAfter, d.ID())
 	return &flight{intents: i, inbound: id, record: d.ID(), doubtful: status.Doubtful}, nil
 }
 
@@ -109,7 +112,12 @@ func (f *flight) End(ctx context.Context, r *bridge.Refusal) error {
 		}
 		payload = fmt.Sprintf("refused %d %s", r.Code, r.Enhanced)
 	}
-	return landed(f.vault.EndInbound(ctx, f.inbound, code, status, []byte(payload), f.now()))
+	killpoint.Here(killpoint.VerdictAfter, f.record)
+	err := f.vault.EndInbound(ctx, f.inbound, code, status, []byte(payload), f.now())
+	if err == nil {
+		killpoint.Here(killpoint.SettledAfter, f.record)
+	}
+	return landed(err)
 }
 
 func (f *flight) Defer(ctx context.Context, why string) error {

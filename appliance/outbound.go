@@ -13,6 +13,7 @@ import (
 	"dimegate/dmtp/record"
 	"dimegate/dmtp/resolver"
 	"dimegate/dmtp/signet"
+	"dimegate/internal/killpoint"
 	"dimegate/trustful"
 )
 
@@ -200,5 +201,9 @@ func (c carrier) Carry(ctx context.Context, origin string, r bridge.Route, octet
 		c.look(octets)
 	}
 	env := dmtpclient.Envelope{Origin: origin, Destination: r.Destination.Name, OriginSignet: own, DestinationSignet: theirs}
-	return c.client.Deliver(ctx, target(r.Via.(*resolver.Domain).Target()), env, octets)
+	receipt, err := c.client.Deliver(ctx, target(r.Via.(*resolver.Domain).Target()), env, octets)
+	if err == nil {
+		killpoint.Here(killpoint.ReplyAfter, nil)
+	}
+	return receipt, err
 }

@@ -11,6 +11,7 @@ import (
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/submission"
 	"dimegate/bridge/translate"
+	"dimegate/internal/killpoint"
 )
 
 // acceptor puts what the inner mail servers send into the queue.
@@ -65,6 +66,9 @@ func (n notifier) Notify(ctx context.Context, m queue.Mail) error {
 	err = give(m.SMTPUTF8, m.Octets)
 	if refused(err) && m.Fallback != nil {
 		err = give(false, m.Fallback)
+	}
+	if err == nil {
+		killpoint.Here(killpoint.NoticeAfter, nil)
 	}
 	if refused(err) {
 		return errors.Join(queue.ErrRefused, err)

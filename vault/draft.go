@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"dimegate/internal/killpoint"
 	"dimegate/internal/safefile"
 )
 
@@ -142,7 +143,9 @@ func (s *spill) finish() error {
 	if err != nil {
 		return err
 	}
-	return safefile.SyncDir(filepath.Dir(s.path))
+	err = safefile.SyncDir(filepath.Dir(s.path))
+	killpoint.Here(killpoint.FileAfter, nil)
+	return err
 }
 
 // inline is what a row holds: nil beside a file.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"dimegate/internal/killpoint"
 )
 
 // A writer runs the transactions of concurrent callers on one connection, many in one commit. There is no goroutine of
@@ -231,6 +233,8 @@ func (w *writer) commit(jobs []*job) {
 	end := "COMMIT"
 	if good == 0 {
 		end = "ROLLBACK"
+	} else {
+		killpoint.Here(killpoint.CommitBefore, nil)
 	}
 	if err := w.exec(end); err != nil {
 		fail(fmt.Errorf("vault: commit: %w", err))
@@ -242,6 +246,7 @@ func (w *writer) commit(jobs []*job) {
 		return
 	}
 	if good > 0 {
+		killpoint.Here(killpoint.CommitAfter, nil)
 		w.mu.Lock()
 		w.commits++
 		w.jobs += int64(good)

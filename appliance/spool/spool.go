@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dimegate/bridge/queue"
+	"dimegate/internal/killpoint"
 	"dimegate/vault"
 )
 
@@ -96,10 +97,12 @@ func (d draft) Accept(ctx context.Context, envelope []byte, rows []queue.NewRow,
 			Detail: r.Detail, Payload: r.Leaf.Payload}
 	}
 	receipt := queue.Receipt{Record: d.d.ID().String()}
+	killpoint.Here(killpoint.AcceptBefore, d.d.ID())
 	ids, err := d.v.Accept(ctx, d.d, envelope, list, now)
 	if err != nil {
 		return queue.Receipt{}, named(err)
 	}
+	killpoint.Here(killpoint.AcceptAfter, d.d.ID())
 	for _, id := range ids {
 		receipt.Entries = append(receipt.Entries, id.String())
 	}
@@ -119,6 +122,9 @@ func (s Store) Claim(ctx context.Context, wants []queue.Want, now, lease time.Ti
 	claims := make([]queue.Claim, len(got))
 	for i, c := range got {
 		claims[i] = queue.Claim{Rows: rows(c.Rows), Next: c.Next}
+		for _, r := range c.Rows {
+			killpoint.Here(killpoint.ClaimAfter, r.ID)
+		}
 	}
 	return claims, nil
 }
@@ -245,10 +251,12 @@ func (e entry) Built(ctx context.Context) (io.ReadCloser, error) {
 }
 
 func (e entry) SaveBuilt(ctx context.Context, octets []byte, l []queue.Leaf, now time.Time) error {
+	killpoint.Here(killpoint.BuiltBefore, e.row.ID)
 	err := e.v.SaveBuilt(ctx, e.rec, e.row.ID, octets, leaves(l), now)
 	if errors.Is(err, vault.ErrExists) {
 		return queue.ErrBuilt
 	}
+	killpoint.Here(killpoint.BuiltAfter, e.row.ID)
 	return named(err)
 }
 
@@ -257,7 +265,11 @@ func (e entry) Attest(ctx context.Context, l []queue.Leaf, now time.Time) error 
 }
 
 func (e entry) Change(ctx context.Context, c queue.Change, now time.Time) error {
-	return named(e.v.ChangeRow(ctx, e.rec, e.row, change(c), now))
+	err := e.v.ChangeRow(ctx, e.rec, e.row, change(c), now)
+	if err == nil {
+		killpoint.Here(killpoint.OutcomeAfter, e.row.ID)
+	}
+	return named(err)
 }
 
 func (e entry) Close() { e.rec.Close() }

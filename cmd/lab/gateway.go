@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"dimegate/internal/testpeer"
@@ -16,9 +17,10 @@ import (
 // A Gateway is the gateway process of one organisation, with everything it keeps.
 type Gateway struct {
 	*testpeer.Process
-	Config string // its configuration file
-	Data   string // its data folder
-	Inner  string // host:port of the mail server it hands over to
+	Config string   // its configuration file
+	Data   string   // its data folder
+	Inner  string   // host:port of the mail server it hands over to
+	Env    []string // beside our own
 
 	lab    *Lab
 	org    *Org
@@ -27,7 +29,7 @@ type Gateway struct {
 
 // Build compiles the gateway, without cgo and, unless tags are given, as it is shipped, and returns the program's path.
 func Build(ctx context.Context, dir string, tags ...string) (string, error) {
-	path := filepath.Join(dir, "gateway")
+	path := filepath.Join(dir, strings.Join(append([]string{"gateway"}, tags...), "-"))
 	cmd := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", path, "dimegate/cmd/gateway")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -128,7 +130,7 @@ func (g *Gateway) LogFile() string { return filepath.Join(g.lab.Dir, "dx."+g.org
 
 // Run starts the gateway, for the first time or again, and waits until it answers.
 func (g *Gateway) Run(ctx context.Context) error {
-	p, err := g.lab.StartIn("", []string{"LAB_PROFILE=" + g.profileSocket()}, "dx."+g.org.Domain, g.binary, "run", "--config", g.Config)
+	p, err := g.lab.StartIn("", append(slices.Clone(g.Env), "LAB_PROFILE="+g.profileSocket()), "dx."+g.org.Domain, g.binary, "run", "--config", g.Config)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,18 +205,6 @@ func killedAtRandom(t *testing.T, l *Lab, alpha, bravo *Gateway) {
 	if again > messages/2 { // one session at most is in that window when the process dies
 		t.Errorf("%d messages were taken twice", again)
 	}
-}
-
-// number is the one that a host gave a message, from its trace field.
-func number(top []Field, host string) string {
-	for _, f := range top {
-		words := strings.Fields(f.Value)
-		if by, id := slices.Index(words, "by"), slices.Index(words, "id"); strings.EqualFold(f.Name, "Received") &&
-			by >= 0 && id >= 0 && id+1 < len(words) && words[by+1] == host {
-			return words[id+1]
-		}
-	}
-	return ""
 }
 
 // waiting is how many rows the queue of a gateway holds.

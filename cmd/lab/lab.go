@@ -33,6 +33,7 @@ type Org struct {
 	Store   *testpeer.Dovecot
 
 	records []string // further records of its zone
+	main    []string // further lines of its mail server's main.cf
 }
 
 // A Lab is two organisations on loopback, and the name space that both believe in.
@@ -55,9 +56,12 @@ func (l *Lab) Other(o *Org) *Org {
 }
 
 // NewLab starts names, mail servers and mail stores on a bench; the gateways come by themselves (see StartGateway). The
-// caller closes the bench, and ctx must not end before.
-func NewLab(ctx context.Context, b *testpeer.Bench) (*Lab, error) {
+// caller closes the bench, and ctx must not end before. Each edit may change the organisations before they start.
+func NewLab(ctx context.Context, b *testpeer.Bench, edit ...func(*Lab)) (*Lab, error) {
 	l := &Lab{Bench: b, Alpha: &Org{Name: "alpha", Domain: "alpha.test"}, Bravo: &Org{Name: "bravo", Domain: "bravo.test"}}
+	for _, e := range edit {
+		e(l)
+	}
 	for _, o := range l.Orgs() {
 		for _, addr := range []*string{&o.MX, &o.DX} {
 			a, err := b.Address()
@@ -138,6 +142,7 @@ func (l *Lab) startPostfix(ctx context.Context, o *Org) error {
 		Domains:   []string{direct + o.Domain},
 		Users:     users,
 		Relayhost: "[" + o.DX + "]:2525",
+		Main:      o.main,
 		Transport: []string{
 			o.Domain + " lmtp:inet:" + o.Store.LMTP,
 			direct + o.Domain + " lmtp:inet:" + o.Store.LMTP,

@@ -29,6 +29,7 @@ type command struct {
 var commands = []command{
 	{"up", "", "start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)", runUp},
 	leakCommand,
+	crashCommand,
 	escrowCommand,
 	benchCommand,
 	roundtripCommand,

@@ -78,3 +78,15 @@ func cutField(b []byte) (f Field, rest []byte, ok bool) {
 	}
 	return Field{name, strings.TrimSpace(value)}, b[end:], true
 }
+
+// number is the one that a host gave a message, from its trace field.
+func number(top []Field, host string) string {
+	for _, f := range top {
+		words := strings.Fields(f.Value)
+		if by, id := slices.Index(words, "by"), slices.Index(words, "id"); strings.EqualFold(f.Name, "Received") &&
+			by >= 0 && id >= 0 && id+1 < len(words) && words[by+1] == host {
+			return strings.TrimSuffix(words[id+1], ";")
+		}
+	}
+	return ""
+}

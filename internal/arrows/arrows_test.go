@@ -39,7 +39,7 @@ var rules = []rule{
 	{"vault/audit", []string{"vault", "internal/safefile"}, []string{"net"}},
 	{"vault/archive", []string{"vault", "vault/audit", "vault/escrow", "dmtp/...", "internal/safefile"}, []string{"net"}},
 	{"vault/escrow", []string{"vault", "internal/safefile"}, []string{"net"}},
-	{"vault/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact"}, nil},
+	{"vault/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact", "internal/killpoint"}, nil},
 	{"appliance/config", nil, nil},
 	{"configs", nil, nil},
 	{"appliance/...", []string{"..."}, nil},

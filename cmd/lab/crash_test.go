@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"dimegate/internal/killpoint"
+	"dimegate/internal/testpeer"
+)
+
+// TestCrash is lab crash in short: each point once.
+func TestCrash(t *testing.T) {
+	testpeer.Require(t, "postfix", "dovecot", "unbound")
+	r, err := crash(limited(t), testpeer.New(t), crashPlan{messages: 60, kills: 1, origin: killpoint.Origin, destination: killpoint.Destination, progress: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	r.print(&text)
+	t.Logf("%.0f s, %.0f of them until the last kill\n%s", r.Seconds, r.SecondsOfKills, text.String())
+	if !r.OK || r.Kills < len(killpoint.Origin)+len(killpoint.Destination) {
+		t.Errorf("not fine: %q", r.Why)
+	}
+}
+
+// TestNoKillpoints: what is shipped has none, and looks for nothing in the environment. With the tag it does: so the test
+// can see them.
+func TestNoKillpoints(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the gateway: left out by -short")
+	}
+	shipped, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	struck, err := Build(t.Context(), t.TempDir(), "killpoints")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{shipped: false, struck: true} {
+		symbols, err := exec.Command("go", "tool", "nm", path).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		octets, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bytes.Contains(symbols, []byte("dimegate/internal/killpoint.")); got != want || !bytes.Contains(symbols, []byte("dimegate/vault.")) {
+			t.Errorf("%s: symbols of killpoint: %t, want %t", filepath.Base(path), got, want)
+		}
+		if got := bytes.Contains(octets, []byte(killpoint.ArmVariable)); got != want {
+			t.Errorf("%s: the variable's name: %t, want %t", filepath.Base(path), got, want)
+		}
+	}
+}
