@@ -62,7 +62,7 @@ func (a *Appliance) makeMX() error {
 		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
 		Firewall: firewall(a.config), Loops: a.loops, Auth: a.mailAuth(), Hold: func() mx.Held { return held{a.vault.NewHold()} },
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
-		MaxOctets: i.MaxOctets, MaxSessions: i.MaxSessions, Now: a.Now,
+		MaxOctets: i.MaxOctets, MaxRecipients: i.MaxRecipients, MaxSessions: i.MaxSessions, MaxPerClient: i.MaxPerClient, Timeout: i.Timeout, Now: a.Now,
 	}, a.Log)}
 	return nil
 }

@@ -153,6 +153,15 @@ func (s *Submission) check(k checker) {
 	octets(k, "max_octets", s.MaxOctets, 64<<10, 4<<30-1)
 	count(k, "max_recipients", s.MaxRecipients, 100, 100_000)
 	count(k, "max_sessions", s.MaxSessions, 1, 100_000)
+	count(k, "max_per_client", s.MaxPerClient, 0, s.MaxSessions)
+	count(k, "messages_hourly", s.MessagesHourly, 0, 1_000_000)
+	count(k, "recipients_hourly", s.RecipientsHourly, 0, 10_000_000)
+	networks(k, "mend", s.Mend)
+	for _, p := range prefixes(s.Mend) {
+		if p.Bits() == 0 {
+			k.bad("mend", "%s is the whole world: a bare line end from a stranger hides a second message: name your own servers", p)
+		}
+	}
 	within(k, "timeout", s.Timeout, 5*time.Minute, time.Hour)
 }
 
@@ -168,6 +177,9 @@ func believed(k checker, key string, list []string) {
 
 // Prefixes returns the networks of a checked table.
 func (s *Submission) Prefixes() []netip.Prefix { return prefixes(s.Networks) }
+
+// Mended returns the prefixes of mend of a checked table.
+func (s *Submission) Mended() []netip.Prefix { return prefixes(s.Mend) }
 
 // Proxies returns the prefixes of proxy_from of a checked table.
 func (s *Submission) Proxies() []netip.Prefix { return prefixes(s.ProxyFrom) }
@@ -221,7 +233,10 @@ func (i *Inbound) check(k checker) {
 	networks(k, "exempt", i.Exempt)
 	believed(k, "xclient_from", i.XClientFrom)
 	octets(k, "max_octets", i.MaxOctets, 64<<10, 4<<30-1)
+	count(k, "max_recipients", i.MaxRecipients, 100, 100_000)
 	count(k, "max_sessions", i.MaxSessions, 1, 10_000)
+	count(k, "max_per_client", i.MaxPerClient, 0, i.MaxSessions)
+	within(k, "timeout", i.Timeout, 5*time.Minute, time.Hour)
 }
 
 // XClients returns the prefixes of xclient_from of a checked table.

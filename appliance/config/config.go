@@ -54,18 +54,22 @@ type Organization struct {
 
 // Submission is the [submission] table: the listener that the inner mail servers send to.
 type Submission struct {
-	Listen          []string      `toml:"listen"`           // host:port; default 127.0.0.1:2525
-	Networks        []string      `toml:"networks"`         // who may relay: prefixes or addresses; default loopback
-	ProxyFrom       []string      `toml:"proxy_from"`       // prefixes or addresses of proxies, which must send a PROXY header; default none
-	XClientFrom     []string      `toml:"xclient_from"`     // prefixes or addresses of servers that may say for whom they speak; default none
-	CertificateFile string        `toml:"certificate_file"` // PEM chain for STARTTLS; default tls/ecdsa.crt in the data folder
-	KeyFile         string        `toml:"key_file"`         // PEM, mode 0600; default tls/ecdsa.key in the data folder
-	RequireTLS      bool          `toml:"require_tls"`      // no MAIL before STARTTLS; default false
-	AuthFile        string        `toml:"auth_file"`        // name:hash a line, mode 0600; default: no AUTH
-	MaxOctets       int64         `toml:"max_octets"`       // a message; default 104857600
-	MaxRecipients   int           `toml:"max_recipients"`   // a message; default 1000, at least 100 (RFC 5321 §4.5.3.1.8)
-	MaxSessions     int           `toml:"max_sessions"`     // at one time; default 200
-	Timeout         time.Duration `toml:"timeout"`          // silence; default 5m, at least 5m (RFC 5321 §4.5.3.2.7)
+	Listen           []string      `toml:"listen"`            // host:port; default 127.0.0.1:2525
+	Networks         []string      `toml:"networks"`          // who may relay: prefixes or addresses; default loopback
+	ProxyFrom        []string      `toml:"proxy_from"`        // prefixes or addresses of proxies, which must send a PROXY header; default none
+	XClientFrom      []string      `toml:"xclient_from"`      // prefixes or addresses of servers that may say for whom they speak; default none
+	CertificateFile  string        `toml:"certificate_file"`  // PEM chain for STARTTLS; default tls/ecdsa.crt in the data folder
+	KeyFile          string        `toml:"key_file"`          // PEM, mode 0600; default tls/ecdsa.key in the data folder
+	RequireTLS       bool          `toml:"require_tls"`       // no MAIL before STARTTLS; default false
+	AuthFile         string        `toml:"auth_file"`         // name:hash a line, mode 0600; default: no AUTH
+	MaxOctets        int64         `toml:"max_octets"`        // a message; default 104857600
+	MaxRecipients    int           `toml:"max_recipients"`    // a message; default 1000, at least 100 (RFC 5321 §4.5.3.1.8)
+	MaxSessions      int           `toml:"max_sessions"`      // at one time; default 200
+	MaxPerClient     int           `toml:"max_per_client"`    // sessions of one address; default 0: half of max_sessions
+	MessagesHourly   int           `toml:"messages_hourly"`   // of one user or reverse-path; default 0: no limit
+	RecipientsHourly int           `toml:"recipients_hourly"` // the same of recipients; default 0: no limit
+	Mend             []string      `toml:"mend"`              // prefixes or addresses whose CR or LF alone ends a line, too; default none
+	Timeout          time.Duration `toml:"timeout"`           // silence; default 5m, at least 5m (RFC 5321 §4.5.3.2.7)
 }
 
 // DMTP is the [dmtp] table: the listeners for other organisations.
@@ -82,11 +86,14 @@ type DMTP struct {
 
 // Inbound is the [inbound] table: plain SMTP on the ports of dmtp.listen_dual.
 type Inbound struct {
-	Exempt      []string `toml:"exempt"`                 // networks that may send plain mail to domains whose policy is strict, and have no limit of their own; default none
-	XClientFrom []string `toml:"xclient_from"`           // as submission.xclient_from; default none
-	MaxOctets   int64    `toml:"max_octets"`             // a message; default 104857600
-	MaxSessions int      `toml:"max_sessions"`           // at one time, and as many at each inner server; one client gets a fifth; default 100
-	AuthResults bool     `toml:"authentication_results"` // SPF, DKIM and DMARC are checked and noted (RFC 8601); default true
+	Exempt        []string      `toml:"exempt"`                 // networks that may send plain mail to domains whose policy is strict, and have no limit of their own; default none
+	XClientFrom   []string      `toml:"xclient_from"`           // as submission.xclient_from; default none
+	MaxOctets     int64         `toml:"max_octets"`             // a message; default 104857600
+	MaxRecipients int           `toml:"max_recipients"`         // a message; default 100, at least 100 (RFC 5321 §4.5.3.1.8)
+	MaxSessions   int           `toml:"max_sessions"`           // at one time, and as many at each inner server; one client gets a fifth; default 100
+	MaxPerClient  int           `toml:"max_per_client"`         // sessions of one address, of one /64; default 0: a fifth of max_sessions
+	Timeout       time.Duration `toml:"timeout"`                // silence; default 5m, at least 5m
+	AuthResults   bool          `toml:"authentication_results"` // SPF, DKIM and DMARC are checked and noted (RFC 8601); default true
 }
 
 // A Certificate is one [[dmtp.certificate]] table.
@@ -239,6 +246,7 @@ func Default() *Config {
 			Networks:      []string{"127.0.0.0/8", "::1/128"},
 			ProxyFrom:     []string{},
 			XClientFrom:   []string{},
+			Mend:          []string{},
 			MaxOctets:     100 << 20,
 			MaxRecipients: 1000,
 			MaxSessions:   200,
@@ -253,7 +261,7 @@ func Default() *Config {
 			MaxSessions: 500,
 			Timeout:     5 * time.Minute,
 		},
-		Inbound: Inbound{Exempt: []string{}, XClientFrom: []string{}, MaxOctets: 100 << 20, MaxSessions: 100, AuthResults: true},
+		Inbound: Inbound{Exempt: []string{}, XClientFrom: []string{}, MaxOctets: 100 << 20, MaxRecipients: 100, MaxSessions: 100, Timeout: 5 * time.Minute, AuthResults: true},
 		Handoff: Handoff{
 			Address:     "127.0.0.1:25",
 			StartTLS:    "opportunistic",

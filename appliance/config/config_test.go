@@ -110,6 +110,7 @@ func TestLoad(t *testing.T) {
 		"number for a duration":  {org + "[queue]\nlife = 5\n", []string{"queue.life: 5ns is under 1h"}},
 		"everyone a proxy":       {org + "[submission]\nproxy_from = [\"0.0.0.0/0\"]\n[dmtp]\nproxy_from = [\"::/0\", \"lb\"]\n", []string{"submission.proxy_from: 0.0.0.0/0 is the whole world", "dmtp.proxy_from: ::/0 is", "dmtp.proxy_from: \"lb\" is neither"}},
 		"everyone for others":    {org + "[submission]\nxclient_from = [\"::/0\"]\n[inbound]\nxclient_from = [\"0.0.0.0/0\"]\n[handoff]\nclient_address = \"xclient\"\n", []string{"submission.xclient_from: ::/0 is the whole world", "inbound.xclient_from: 0.0.0.0/0 is", "handoff.client_address: \"xclient\" is not one of: auto, off, proxy"}},
+		"submission limits":      {org + "[submission]\nmax_sessions = 5\nmax_per_client = 6\nmessages_hourly = -1\nmend = [\"::/0\"]\n[inbound]\nmax_recipients = 10\ntimeout = \"5s\"\n", []string{"submission.max_per_client: 6 is not from 0 to 5", "submission.messages_hourly: -1", "submission.mend: ::/0 is the whole world", "inbound.max_recipients: 10 is not from 100", "inbound.timeout: 5s is under 5m"}},
 		"bare address":           {org + "[submission]\nnetworks = [\"192.0.2.7\"]\n", nil},
 		"no way in":              {org + "[submission]\nlisten = []\n[dmtp]\nlisten = []\n", []string{"submission.listen: is empty", "dmtp.listen: is empty"}},
 		"upper case domain":      {"[[organization]]\ndomains = [\"Example.ORG\"]\n", nil},

@@ -79,7 +79,7 @@ const (
 type Server struct {
 	Config
 	log     *slog.Logger
-	unknown unknowns
+	unknown smtpwire.Meter[netip.Prefix] // recipients that clients asked for and that are not there
 }
 
 // New makes a Server. It starts nothing: see Serve.
@@ -101,7 +101,7 @@ func New(c Config, log *slog.Logger) *Server {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Server{Config: c, log: log}
+	return &Server{Config: c, log: log, unknown: smtpwire.Meter[netip.Prefix]{Hourly: unknownHour}}
 }
 
 // Serve takes sessions from ln until ctx ends, and closes it. Then no new session begins, sessions that wait for a command

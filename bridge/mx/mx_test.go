@@ -363,29 +363,6 @@ func TestHarvesting(t *testing.T) {
 	p.cmd("RCPT TO:<bob@alpha.example>", "250")
 }
 
-func TestUnknownsAreBounded(t *testing.T) {
-	var u unknowns
-	now := time.Unix(1_800_000_000, 0)
-	for i := range 3 * maxClients {
-		u.add(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), now)
-	}
-	if len(u.m) > maxClients {
-		t.Errorf("%d clients", len(u.m))
-	}
-	c := netip.MustParsePrefix("192.0.2.1/32")
-	for range unknownHour {
-		u.add(c, now)
-	}
-	for _, step := range []struct {
-		at   time.Time
-		want bool
-	}{{now, true}, {now.Add(-time.Hour), true}, {now.Add(time.Minute), false}} {
-		if got := u.spent(c, step.at); got != step.want {
-			t.Errorf("%v: spent %v", step.at.Sub(now), got)
-		}
-	}
-}
-
 func TestSessionsOfOneClient(t *testing.T) {
 	addr := start(t, &innerServer{}, func(c *Config) { c.MaxSessions, c.MaxPerClient = 5, 2 })
 	first := dial(t, addr).hello()

@@ -93,7 +93,7 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	e, isReply := errors.AsType[*smtpwire.Error](err)
 	if isReply && e.Code/100 == 5 || errors.Is(err, errRelay) {
 		if isReply && e.UnknownRecipient() {
-			s.server.unknown.add(clientOf(s.peer()), s.server.Now())
+			s.server.unknown.Add(clientOf(s.peer()), 1, s.server.Now())
 		}
 		if s.refused++; s.refused >= maxUnknown && !s.server.exempt(s.peer()) {
 			err = errEnough
@@ -123,7 +123,7 @@ func (s *session) rcpt(to string) error {
 		return nil
 	case s.tx != nil && (s.inner != d.Inner || d.Inner.LMTP && len(s.to) > 0): // LMTP has an answer for each recipient, SMTP one for all
 		return errElsewhere
-	case !exempt && s.server.unknown.spent(clientOf(s.peer()), s.server.Now()):
+	case !exempt && s.server.unknown.Over(clientOf(s.peer()), 1, s.server.Now()):
 		return errUnknown
 	}
 	if s.tx == nil {

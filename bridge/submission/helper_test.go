@@ -55,25 +55,32 @@ func (i *inbox) all() []received {
 	return append([]received(nil), i.got...)
 }
 
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
 // start serves on a free port of loopback until the test ends.
 func start(t testing.TB, edit func(*Config), a Acceptor) string {
 	t.Helper()
 	c := Config{
 		Name:     "gw.alpha.example",
-		Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		Networks: loopback,
 		Domains:  func(d string) bool { return d == "alpha.example" },
 		Timeout:  10 * time.Second,
 	}
 	if edit != nil {
 		edit(&c)
 	}
+	return serve(t, New(c, a, slog.New(slog.DiscardHandler)))
+}
+
+// serve serves on a free port of loopback until the test ends.
+func serve(t testing.TB, s *Server) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	s := New(c, a, slog.New(slog.DiscardHandler))
 	go func() { done <- s.Serve(ctx, ln) }()
 	t.Cleanup(func() {
 		cancel()

@@ -108,6 +108,9 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 			return reply(550, 7, 1, "the sender's domain is not served here")
 		}
 	}
+	if err := s.mayAdd(env, 1); err != nil {
+		return replyFor(err)
+	}
 	s.env = env
 	return nil
 }
@@ -122,6 +125,9 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) error {
 		if r.Address == address {
 			return nil
 		}
+	}
+	if err := s.mayAdd(s.env, len(s.env.To)+1); err != nil {
+		return replyFor(err)
 	}
 	r := Recipient{Address: address}
 	for _, n := range o.Notify {
@@ -140,7 +146,10 @@ func (s *session) Data(io.Reader) error {
 	env, trace := s.envelope()
 	start := s.server.now()
 	lines := smtpwire.NewLineReader(r, s.server.MaxOctets, contains(s.server.Mend, s.peer().Addr()))
-	err := s.server.acceptor.Accept(s.ctx, env, io.MultiReader(strings.NewReader(trace), lines))
+	giveBack, err := s.spend(env)
+	if err == nil {
+		err = s.server.acceptor.Accept(s.ctx, env, io.MultiReader(strings.NewReader(trace), lines))
+	}
 	switch end := lines.Err(); {
 	case end != nil && end != io.EOF:
 		err = end // whatever became of it, the message was not one
@@ -150,6 +159,9 @@ func (s *session) Data(io.Reader) error {
 	// What is left of a refused body is read, or it would be taken for commands. The connection's end is an end, too.
 	if _, derr := io.Copy(io.Discard, r); derr != nil && err == nil {
 		err = derr
+	}
+	if err != nil {
+		giveBack()
 	}
 	answer := replyFor(err)
 	s.note(env, answer, err, s.server.now().Sub(start))

@@ -77,7 +77,10 @@ type Config struct {
 	MaxRecipients int   // default 1000
 	MaxSessions   int   // default 200
 	MaxPerClient  int   // sessions of one address; default half of MaxSessions
-	Timeout       time.Duration
+	// What one sender may do in an hour, and at once: who authenticated, else the reverse-path. The null one has no limit. 0: none.
+	MessagesHourly   int
+	RecipientsHourly int
+	Timeout          time.Duration
 	// Mend are networks whose messages and commands may end lines with CR or LF alone: they are made CRLF. From all others
 	// such messages are refused.
 	Mend []netip.Prefix
@@ -92,6 +95,8 @@ type Server struct {
 	log      *slog.Logger
 	now      func() time.Time
 	hashing  chan struct{} // who may hash a password now
+
+	messages, recipients smtpwire.Meter[sender]
 }
 
 // New makes a Server. It starts nothing: see Serve.
@@ -113,7 +118,8 @@ func New(c Config, a Acceptor, log *slog.Logger) *Server {
 	if c.Domains == nil {
 		c.Domains = func(string) bool { return false }
 	}
-	return &Server{Config: c, acceptor: a, log: log, now: time.Now, hashing: make(chan struct{}, 2)}
+	return &Server{Config: c, acceptor: a, log: log, now: time.Now, hashing: make(chan struct{}, 2),
+		messages: smtpwire.Meter[sender]{Hourly: c.MessagesHourly}, recipients: smtpwire.Meter[sender]{Hourly: c.RecipientsHourly}}
 }
 
 // Serve takes sessions from ln until ctx ends, and closes it. Then no new session begins, sessions that wait for a command
