@@ -203,9 +203,11 @@ func (v *Vault) dsn(pragmas ...string) string {
 
 // openWriter opens the one connection that writes and migrates the schema on it. secure_delete(fast) clears what is
 // deleted inside pages that stay; wraps and keys are overwritten before they are deleted, so that freed pages are clear too.
+// What a savepoint keeps for its undoing stays in memory: it would be a file in the system's folder for such, written anew
+// for each job of a commit. A checkpoint comes every 16 MiB: each copies the pages that every commit changes once more.
 func (v *Vault) openWriter(ctx context.Context, mayMigrate bool) error {
 	db, err := sql.Open("sqlite", v.dsn("_pragma=journal_mode(wal)", "_pragma=synchronous(full)", "_pragma=foreign_keys(1)",
-		"_pragma=secure_delete(fast)", "_pragma=journal_size_limit(67108864)", "_pragma=trusted_schema(0)"))
+		"_pragma=secure_delete(fast)", "_pragma=journal_size_limit(67108864)", "_pragma=temp_store(2)", "_pragma=wal_autocheckpoint(4096)", "_pragma=trusted_schema(0)"))
 	if err != nil {
 		return fmt.Errorf("vault: %w", err)
 	}

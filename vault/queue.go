@@ -264,9 +264,12 @@ func (v *Vault) ChangeRow(ctx context.Context, r *Record, row QueueRow, c RowCha
 	}
 	leaves := v.rowLeaves(r, row.ID, row.Record, c.Leaves, now)
 	return v.update(ctx, func(tx *Tx) error {
-		if err := tx.changeOne(`UPDATE queue SET state = ?, lane = ?, due = ?, detail = ?, trouble = COALESCE(?, trouble), owner = NULL,
-			lost = 0, version = version + 1 WHERE id = ? AND version = ?`,
-			c.State, c.Lane, c.Due.UnixMilli(), c.Detail, trouble, row.ID[:], row.Version); err != nil {
+		if c.DropBuilt || c.Remove {
+			if err := v.dropBuilt(tx, row.ID); err != nil {
+				return err
+			}
+		}
+		if err := tx.changeRow(row, c, trouble); err != nil {
 			return err
 		}
 		for _, l := range leaves {
@@ -274,16 +277,21 @@ func (v *Vault) ChangeRow(ctx context.Context, r *Record, row QueueRow, c RowCha
 				return err
 			}
 		}
-		if c.DropBuilt || c.Remove {
-			if err := v.dropBuilt(tx, row.ID); err != nil {
-				return err
-			}
-		}
 		if !c.Remove {
 			return nil
 		}
-		return v.removeRow(tx, row)
+		return v.afterRow(tx, row.Record)
 	})
+}
+
+// changeRow changes or deletes the row that was read.
+func (tx *Tx) changeRow(row QueueRow, c RowChange, trouble []byte) error {
+	if c.Remove {
+		return tx.changeOne(`DELETE FROM queue WHERE id = ? AND version = ?`, row.ID[:], row.Version)
+	}
+	return tx.changeOne(`UPDATE queue SET state = ?, lane = ?, due = ?, detail = ?, trouble = COALESCE(?, trouble), owner = NULL,
+		lost = 0, version = version + 1 WHERE id = ? AND version = ?`,
+		c.State, c.Lane, c.Due.UnixMilli(), c.Detail, trouble, row.ID[:], row.Version)
 }
 
 // rowLeaves makes the leaves of a row, sealed under its record's key when there is one.
@@ -299,15 +307,13 @@ func (v *Vault) rowLeaves(r *Record, row, record ID, list []RowLeaf, now time.Ti
 	return leaves
 }
 
-func (v *Vault) removeRow(tx *Tx, row QueueRow) error {
-	if err := tx.exec(`DELETE FROM queue WHERE id = ?`, row.ID[:]); err != nil {
-		return err
-	}
+// afterRow ends a record when its last row has gone.
+func (v *Vault) afterRow(tx *Tx, record ID) error {
 	var left int
-	if err := tx.queryRow(`SELECT COUNT(*) FROM queue WHERE record = ?`, []any{row.Record[:]}, &left); err != nil || left > 0 {
+	if err := tx.queryRow(`SELECT COUNT(*) FROM queue WHERE record = ?`, []any{record[:]}, &left); err != nil || left > 0 {
 		return err
 	}
-	return v.endRecord(tx, row.Record)
+	return v.endRecord(tx, record)
 }
 
 func (v *Vault) dropBuilt(tx *Tx, row ID) error {

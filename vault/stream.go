@@ -260,5 +260,8 @@ func OpenOctets(key Secret, part Part, context, sealed []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := len(sealed) - streamHeader; n < segmentSize {
+		r.buf = make([]byte, n+1) // no whole segment's room for what is mostly a line; one more shows that it is the last
+	}
 	return io.ReadAll(r)
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 )
@@ -16,7 +17,8 @@ const (
 
 // An Encryption is a secp256k1 private key, used for key agreement only. What is said of Signing holds for it too.
 type Encryption struct {
-	raw func() *secp256k1.PrivateKey
+	raw    func() *secp256k1.PrivateKey
+	public func() secp256k1.PublicKey // computed once, when it is first asked for
 }
 
 // GenerateEncryption makes an encryption key from rand. Of four billion times four billion draws none is drawn again.
@@ -44,7 +46,10 @@ func NewEncryption(scalar []byte) (Encryption, error) {
 		private.Zero()
 		return Encryption{}, syntaxf(ErrKeyValue, 0, "the encryption key is zero or not below the group order")
 	}
-	return Encryption{raw: func() *secp256k1.PrivateKey { return private }}, nil
+	return Encryption{
+		raw:    func() *secp256k1.PrivateKey { return private },
+		public: sync.OnceValue(func() secp256k1.PublicKey { return *private.PubKey() }),
+	}, nil
 }
 
 // ECDH agrees on a secret with peer: the x coordinate of the common point, 32 octets, big-endian, padded on the left. It
@@ -66,7 +71,7 @@ func (k Encryption) Public() EncryptionPublic {
 	if k.IsZero() {
 		return EncryptionPublic{}
 	}
-	return EncryptionPublic{point: *k.raw().PubKey()}
+	return EncryptionPublic{point: k.public()}
 }
 
 // Scalar returns a copy of the secret scalar, which the caller must clear; nil for the zero value.

@@ -68,6 +68,16 @@ type Message struct {
 
 	once sync.Once
 	id   [sha512.Size]byte
+
+	mu   sync.Mutex
+	held map[heldSignature]bool // by the origin: see originSignature
+}
+
+// A heldSignature is one that was seen to hold over the chunks from the first up to last.
+type heldSignature struct {
+	by   key.SigningPublic
+	last Type
+	sig  [signatureSize]byte
 }
 
 // Parse checks the whole structure of a message: lengths, kinds, order and number of its chunks, sizes, the ephemeral point.

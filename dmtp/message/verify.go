@@ -200,7 +200,7 @@ func (o *Opened) originSignatures(origin Party) (err error) {
 		{TypeMetadataBounce, TypeOther, SigBounce, &o.report.MetadataBounce},
 		{TypeDisplayBounce, TypeDisplay, SigBounce, &o.report.DisplayBounce},
 	} {
-		*s.into = originSignature(keys, o.m.span(s.last), o.signatureOf(s.typ))
+		*s.into = o.m.originSignature(keys, s.last, o.signatureOf(s.typ))
 		switch {
 		case err != nil:
 		case *s.into == Unsigned:
@@ -215,7 +215,9 @@ func (o *Opened) originSignatures(origin Party) (err error) {
 	return err
 }
 
-func originSignature(keys []key.SigningPublic, covered, sig []byte) Verdict {
+// originSignature looks at one signature over the chunks up to last. Destination and recipient both have to, each by what he
+// himself decrypted: where that is the same, over the same octets and by the same key, the answer is, too.
+func (m *Message) originSignature(keys []key.SigningPublic, last Type, sig []byte) Verdict {
 	var zeros [signatureSize]byte
 	switch {
 	case sig == nil:
@@ -223,8 +225,18 @@ func originSignature(keys []key.SigningPublic, covered, sig []byte) Verdict {
 	case subtle.ConstantTimeCompare(sig, zeros[:]) == 1:
 		return Unsigned
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, k := range keys {
-		if k.Verify(covered, sig) {
+		s := heldSignature{k, last, [signatureSize]byte(sig)}
+		if m.held[s] {
+			return Valid
+		}
+		if k.Verify(m.span(last), sig) {
+			if m.held == nil {
+				m.held = map[heldSignature]bool{}
+			}
+			m.held[s] = true
 			return Valid
 		}
 	}
