@@ -280,7 +280,13 @@ func (a *Appliance) makeSubmission() error {
 		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: func(d string) bool { return a.orgs.domains[d] != nil },
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, RequireTLS: s.RequireTLS,
 		MaxOctets: s.MaxOctets, MaxRecipients: s.MaxRecipients, MaxSessions: s.MaxSessions, Timeout: s.Timeout,
-		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(),
+		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(), Certificates: s.CertificateNames,
+	}
+	if c.Roots, err = a.roots(); err != nil {
+		return err
+	}
+	for _, t := range s.Tenants {
+		c.Tenants = append(c.Tenants, submission.Tenant{Certificate: t.CertificateName, Field: t.Field, Value: t.Value})
 	}
 	if s.AuthFile != "" {
 		b, err := safefile.ReadSecret(s.AuthFile, maxUsersFile)

@@ -144,9 +144,10 @@ func (s *Submission) check(k checker) {
 	}
 	believed(k, "proxy_from", s.ProxyFrom)
 	believed(k, "xclient_from", s.XClientFrom)
-	if len(s.Networks) == 0 && s.AuthFile == "" {
+	if len(s.Networks)+len(s.CertificateNames)+len(s.Tenants) == 0 && s.AuthFile == "" {
 		k.bad("networks", "is empty and there is no auth_file: nobody could send")
 	}
+	s.checkCertificates(k)
 	if (s.CertificateFile == "") != (s.KeyFile == "") {
 		k.bad("key_file", "certificate_file and key_file go together")
 	}
@@ -163,6 +164,34 @@ func (s *Submission) check(k checker) {
 		}
 	}
 	within(k, "timeout", s.Timeout, 5*time.Minute, time.Hour)
+}
+
+// shared are relays that have one certificate for all of their customers, by the end of its name.
+var shared = []string{"outlook.com", "office365.us", "outlook.cn", "google.com", "googlemail.com", "pphosted.com", "mimecast.com", "messagelabs.com"}
+
+func (s *Submission) checkCertificates(k checker) {
+	for _, name := range s.CertificateNames {
+		if !isDomain(name) {
+			k.bad("certificate_names", "%q is not a host name in ASCII", name)
+		}
+		for _, relay := range shared {
+			if name == relay || strings.HasSuffix(name, "."+relay) {
+				k.bad("certificate_names", "%s is shown for every customer of that relay: use [[submission.tenant]]", name)
+			}
+		}
+	}
+	for i, t := range s.Tenants {
+		k := k.at("tenant[%d].", i+1)
+		if !isDomain(t.CertificateName) {
+			k.bad("certificate_name", "%q is not a host name in ASCII", t.CertificateName)
+		}
+		if t.Field == "" || strings.ContainsFunc(t.Field, func(r rune) bool { return r <= ' ' || r > '~' || r == ':' }) {
+			k.bad("field", "%q is not the name of a header field, such as X-OriginatorOrg", t.Field)
+		}
+		if strings.TrimSpace(t.Value) == "" || strings.TrimSpace(t.Value) != t.Value {
+			k.bad("value", "is what the field says of your own organization, without blanks around it: else every customer of the relay could send")
+		}
+	}
 }
 
 // believed checks a list of those who may say who their client is.

@@ -69,7 +69,16 @@ type Submission struct {
 	MessagesHourly   int           `toml:"messages_hourly"`   // of one user or reverse-path; default 0: no limit
 	RecipientsHourly int           `toml:"recipients_hourly"` // the same of recipients; default 0: no limit
 	Mend             []string      `toml:"mend"`              // prefixes or addresses whose CR or LF alone ends a line, too; default none
+	CertificateNames []string      `toml:"certificate_names"` // clients that show a certificate for one of them, under tls.ca_file, may relay; default none
+	Tenants          []Tenant      `toml:"tenant"`            // the same for relays that many organisations share; default none
 	Timeout          time.Duration `toml:"timeout"`           // silence; default 5m, at least 5m (RFC 5321 §4.5.3.2.7)
+}
+
+// A Tenant is one [[submission.tenant]] table: what is ours of a relay that shows one certificate for all of its customers.
+type Tenant struct {
+	CertificateName string `toml:"certificate_name"` // host name
+	Field           string `toml:"field"`            // that the relay puts into messages to say whose they are
+	Value           string `toml:"value"`            // of ours
 }
 
 // DMTP is the [dmtp] table: the listeners for other organisations.
@@ -242,15 +251,16 @@ func Default() *Config {
 	return &Config{
 		DataFolder: "/var/lib/dimegate",
 		Submission: Submission{
-			Listen:        []string{"127.0.0.1:2525"},
-			Networks:      []string{"127.0.0.0/8", "::1/128"},
-			ProxyFrom:     []string{},
-			XClientFrom:   []string{},
-			Mend:          []string{},
-			MaxOctets:     100 << 20,
-			MaxRecipients: 1000,
-			MaxSessions:   200,
-			Timeout:       5 * time.Minute,
+			Listen:           []string{"127.0.0.1:2525"},
+			Networks:         []string{"127.0.0.0/8", "::1/128"},
+			ProxyFrom:        []string{},
+			XClientFrom:      []string{},
+			Mend:             []string{},
+			CertificateNames: []string{},
+			MaxOctets:        100 << 20,
+			MaxRecipients:    1000,
+			MaxSessions:      200,
+			Timeout:          5 * time.Minute,
 		},
 		DMTP: DMTP{
 			Listen:      []string{"[::]:26"},

@@ -14,7 +14,7 @@ import (
 // pass gives the message to the inner server, while it comes in where nobody checks it: our fields, the header block as the
 // firewall leaves it, and the rest octet for octet.
 func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
-	m, err := head(r)
+	m, err := translate.ReadHead(r, maxHeader)
 	if err != nil {
 		return smtpwire.Reply{}, err
 	}
@@ -84,28 +84,6 @@ func (p *patient) Write(b []byte) (int, error) {
 		p.last = time.Now()
 	}
 	return p.Writer.Write(b)
-}
-
-// head reads as much of a message as has its header block, and what came with that. A message without the empty line is all
-// header.
-func head(r io.Reader) (translate.Message, error) {
-	buf := make([]byte, 0, 8<<10)
-	for {
-		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
-		}
-		n, err := r.Read(buf[len(buf):min(cap(buf), maxHeader+4)])
-		from := max(0, len(buf)-3)
-		buf = buf[:len(buf)+n]
-		switch {
-		case bytes.Contains(buf[from:], []byte("\r\n\r\n")), bytes.HasPrefix(buf, []byte("\r\n")), err == io.EOF:
-			return translate.Split(buf), nil
-		case err != nil:
-			return translate.Message{}, err
-		case len(buf) >= maxHeader:
-			return translate.Message{}, errHeader
-		}
-	}
 }
 
 // sevenBit lets no octet above 127 pass.

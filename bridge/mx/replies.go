@@ -7,6 +7,7 @@ import (
 
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/smtpwire"
+	"dimegate/bridge/translate"
 )
 
 // Why we refuse by ourselves.
@@ -16,7 +17,6 @@ var (
 	errElsewhere = errors.New("mx: the recipient is of another inner server than those before")
 	errUnknown   = errors.New("mx: the client has tried too many unknown recipients")
 	errEnough    = errors.New("mx: too many recipients of this session were refused")
-	errHeader    = errors.New("mx: header block too large")
 	errEightBit  = errors.New("mx: the inner server takes no octets above 127")
 	ErrFull      = errors.New("mx: no room to hold a message") // of Held
 	errSlow      = errors.New("mx: the message comes in too slowly")
@@ -42,7 +42,7 @@ var replies = []struct {
 	{smtpwire.ErrLongLine, 554, 6, 0, "a line of the message is longer than 1 MiB"},
 	{smtpwire.ErrTooLarge, 552, 3, 4, "message too large"},
 	{handoff.ErrHiddenHeader, 554, 6, 0, "NUL in the header of the message"},
-	{errHeader, 552, 3, 4, "the header of the message is too large"},
+	{translate.ErrHeader, 552, 3, 4, "the header of the message is too large"},
 	{handoff.ErrLoop, 554, 4, 6, "the message goes round: a loop"},
 	{errEightBit, 554, 6, 3, "the recipient's server takes no 8-bit message"},
 	{ErrFull, 452, 3, 1, "insufficient system storage"},

@@ -51,15 +51,15 @@ func (s *session) peer() netip.Addr { return smtpwire.Peer(s.guard).Addr() }
 
 // hello is how the client introduced itself.
 func (s *session) hello() string {
-	if h := s.guard.Caller().Hello; h != "" {
-		return h
+	if who, _ := s.guard.Caller(); who.Hello != "" {
+		return who.Hello
 	}
 	return smtpwire.Printable(s.conn.Hostname(), 255)
 }
 
 // caller is what the inner server may know of the client.
 func (s *session) caller() smtpwire.Caller {
-	who := s.guard.Caller()
+	who, _ := s.guard.Caller()
 	who.Addr, who.Hello, who.Proto = smtpwire.Peer(s.guard), s.hello(), "ESMTP"
 	if s.guard.Hello() == "HELO" {
 		who.Proto = "SMTP"

@@ -129,14 +129,15 @@ func (c *Conn) startTLS(arg string) error {
 // next command must be EHLO or another XCLIENT, which adds to this one. What was said of an earlier client is forgotten.
 func (c *Conn) xclient(attributes []string) error {
 	var who Caller
-	switch prior := c.Caller(); {
+	prior, more := c.Caller()
+	switch {
 	case c.mail:
 		return c.say("503 5.5.1 Not in a transaction")
 	case c.authed:
 		return c.say("503 5.5.1 XCLIENT comes before AUTH")
 	case len(attributes) == 0:
 		return c.say("501 5.5.4 XCLIENT needs attributes")
-	case prior != Caller{} && c.mustEHLO:
+	case more && c.mustEHLO:
 		who = prior
 	default:
 		who.Addr = Peer(c.netConn())

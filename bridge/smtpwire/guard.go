@@ -437,14 +437,14 @@ func (c *Conn) RemoteAddr() net.Addr {
 	return c.conn.RemoteAddr()
 }
 
-// Caller is what XCLIENT said of the client; zero: nothing.
-func (c *Conn) Caller() Caller {
+// Caller is what XCLIENT said of the client; false: nothing, the client speaks for itself.
+func (c *Conn) Caller() (Caller, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.caller == nil {
-		return Caller{}
+		return Caller{}, false
 	}
-	return *c.caller
+	return *c.caller, true
 }
 
 // The deadlines are the guard's: one for each wait, not one for a whole body.

@@ -38,6 +38,7 @@ var replies = []struct {
 	{ErrBusy, 451, 3, 2, "busy, try again later"},
 	{ErrStopping, 451, 3, 2, "shutting down, try again later"},
 	{errStopping, 451, 3, 2, "shutting down, try again later"},
+	{errTenant, 550, 7, 1, "the message is not of the organization that may send through this relay"},
 	{errLimit, 450, 7, 1, "too much mail from this sender in an hour, try again later"},
 	{ErrPolicy, 550, 7, 1, "refused by policy"},
 	{ErrContent, 554, 6, 0, "the message cannot be processed"},

@@ -38,8 +38,9 @@ type session struct {
 	guard  *smtpwire.Conn
 
 	env      Envelope
-	name     string // who authenticated
-	failures int    // of AUTH
+	tenants  []Tenant // of which the message must be one's; none: of nobody's
+	name     string   // who authenticated
+	failures int      // of AUTH
 }
 
 // peer is the client's address; invalid: not known.
@@ -47,8 +48,8 @@ func (s *session) peer() netip.AddrPort { return smtpwire.Peer(s.guard) }
 
 // hello is how the client introduced itself.
 func (s *session) hello() string {
-	if h := s.guard.Caller().Hello; h != "" {
-		return h
+	if who, _ := s.guard.Caller(); who.Hello != "" {
+		return who.Hello
 	}
 	return smtpwire.Printable(s.conn.Hostname(), 255)
 }
@@ -58,7 +59,8 @@ func (s *session) user() string {
 	if s.name != "" {
 		return s.name
 	}
-	return s.guard.Caller().Login
+	who, _ := s.guard.Caller()
+	return who.Login
 }
 
 func contains(list []netip.Prefix, a netip.Addr) bool {
@@ -72,13 +74,17 @@ func contains(list []netip.Prefix, a netip.Addr) bool {
 
 // admit tells why this client may not send, now.
 func (s *session) admit() error {
-	state, on := s.guard.TLS()
-	switch {
-	case s.server.RequireTLS && !on:
+	if _, on := s.guard.TLS(); s.server.RequireTLS && !on {
 		return reply(530, 7, 0, "STARTTLS first")
-	case s.user() != "", contains(s.server.Networks, s.peer().Addr()):
+	}
+	s.tenants = nil
+	if s.user() != "" {
 		return nil
-	case on && s.server.TrustCertificate != nil && len(state.VerifiedChains) > 0 && s.server.TrustCertificate(state):
+	}
+	proved, as := s.byCertificate()
+	s.tenants = as // of a shared relay, wherever it calls from
+	switch {
+	case proved, contains(s.server.Networks, s.peer().Addr()):
 		return nil
 	case s.server.Users != nil:
 		return reply(530, 7, 0, "authentication required")
@@ -148,7 +154,7 @@ func (s *session) Data(io.Reader) error {
 	lines := smtpwire.NewLineReader(r, s.server.MaxOctets, contains(s.server.Mend, s.peer().Addr()))
 	giveBack, err := s.spend(env)
 	if err == nil {
-		err = s.server.acceptor.Accept(s.ctx, env, io.MultiReader(strings.NewReader(trace), lines))
+		err = s.accept(env, trace, lines)
 	}
 	switch end := lines.Err(); {
 	case end != nil && end != io.EOF:
@@ -169,6 +175,15 @@ func (s *session) Data(io.Reader) error {
 		return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: "OK: queued as " + env.ID}
 	}
 	return answer
+}
+
+// accept gives the message to the Acceptor, behind our trace field.
+func (s *session) accept(env Envelope, trace string, body io.Reader) error {
+	body, err := s.tenantOnly(body)
+	if err != nil {
+		return err
+	}
+	return s.server.acceptor.Accept(s.ctx, env, io.MultiReader(strings.NewReader(trace), body))
 }
 
 // envelope completes the envelope and makes our trace field.

@@ -8,6 +8,7 @@ package submission
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -68,10 +69,13 @@ type Config struct {
 
 	TLS        *tls.Config // nil: no STARTTLS
 	RequireTLS bool        // no MAIL before STARTTLS
-	// TrustCertificate tells whether a client that proved this certificate chain may send as if its network were listed. nil:
-	// none. TLS must ask for and verify client certificates.
-	TrustCertificate func(tls.ConnectionState) bool
-	Users            *Users // nil: no AUTH
+	// Certificates are host names: a client that shows a certificate for one of them, which leads to Roots (nil: the system's),
+	// may send as if its network were listed. So may one with the certificate of Tenants, but only their messages, wherever it
+	// calls from.
+	Certificates []string
+	Tenants      []Tenant
+	Roots        *x509.CertPool
+	Users        *Users // nil: no AUTH
 
 	MaxOctets     int64 // a message; default 100 MiB
 	MaxRecipients int   // default 1000
@@ -118,6 +122,7 @@ func New(c Config, a Acceptor, log *slog.Logger) *Server {
 	if c.Domains == nil {
 		c.Domains = func(string) bool { return false }
 	}
+	c.wantsCertificate()
 	return &Server{Config: c, acceptor: a, log: log, now: time.Now, hashing: make(chan struct{}, 2),
 		messages: smtpwire.Meter[sender]{Hourly: c.MessagesHourly}, recipients: smtpwire.Meter[sender]{Hourly: c.RecipientsHourly}}
 }

@@ -8,6 +8,7 @@ package translate
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -54,4 +55,29 @@ func (m Message) octets() octets {
 		return octets{{data: m.Header}, {data: crlf}, {data: m.Body}}
 	}
 	return octets{{data: m.Header}}
+}
+
+// ErrHeader means that a header block is larger than it may be.
+var ErrHeader = errors.New("translate: header block too large")
+
+// ReadHead reads as much of a message as has its header block, and what came with that. A message without the empty line is all
+// header.
+func ReadHead(r io.Reader, limit int) (Message, error) {
+	buf := make([]byte, 0, 8<<10)
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Read(buf[len(buf):min(cap(buf), limit+4)])
+		from := max(0, len(buf)-3)
+		buf = buf[:len(buf)+n]
+		switch {
+		case bytes.Contains(buf[from:], []byte("\r\n\r\n")), bytes.HasPrefix(buf, []byte("\r\n")), err == io.EOF:
+			return Split(buf), nil
+		case err != nil:
+			return Message{}, err
+		case len(buf) >= limit:
+			return Message{}, ErrHeader
+		}
+	}
 }
