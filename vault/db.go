@@ -192,7 +192,7 @@ func (v *Vault) takeLock() error {
 func (v *Vault) dsn(pragmas ...string) string {
 	wait := 10 * time.Second
 	if v.lock != nil {
-		wait = stuckAfter
+		wait = keyPatience
 	}
 	s := "file:" + (&url.URL{Path: filepath.Join(v.dir, dbName)}).EscapedPath() + fmt.Sprintf("?_pragma=busy_timeout(%d)", wait.Milliseconds())
 	for _, p := range pragmas {
@@ -260,7 +260,7 @@ func (v *Vault) present() error {
 // Fault tells why nothing can be written now, as far as that shows without writing: ErrGone, ErrStuck; nil when it can.
 func (v *Vault) Fault() error {
 	v.write.mu.Lock()
-	stuck := v.write.busy && v.write.stuck()
+	stuck := v.write.stuck(mailPatience)
 	v.write.mu.Unlock()
 	if stuck {
 		return ErrStuck

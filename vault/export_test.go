@@ -9,7 +9,7 @@ import (
 // SetMaxPages lets the database grow to n pages at most; fewer than it has means: not at all.
 func (v *Vault) SetMaxPages(t testing.TB, n int) {
 	t.Helper()
-	err := v.write.submit(context.Background(), &job{alone: func() error {
+	err := v.write.submit(context.Background(), &job{patience: mailPatience, alone: func() error {
 		var got int
 		return v.write.conn.QueryRowContext(context.Background(), fmt.Sprintf("PRAGMA max_page_count = %d", n)).Scan(&got)
 	}})

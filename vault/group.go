@@ -23,7 +23,9 @@ type writer struct {
 	mu      sync.Mutex
 	waiting []*job
 	busy    bool
-	moved   time.Time // when the commit in work last got on; zero: there is none
+	steps   int64         // how often a commit got on
+	stillAt int64         // what steps was when somebody looked
+	still   time.Duration // for how long it was that
 	closed  bool
 	idle    chan struct{} // closed by the last leader when close waits for it
 
@@ -34,22 +36,30 @@ type writer struct {
 	jobs    int64
 }
 
-// stuckAfter is how long one step of a commit, a transaction or the disk's part, may take before those that wait behind it are
-// refused with ErrStuck: a client hears that it shall come again, and does not hang. What is in the commit itself waits for its
-// outcome, which nobody knows.
-const stuckAfter = 900 * time.Millisecond
+// A commit that does not get on refuses those that wait behind it, with ErrStuck, and those that come then: a client hears that
+// it shall come again, and does not hang. What is in the commit itself waits for its outcome, which nobody knows. It does not get
+// on when one step of it, a transaction or the disk's part, takes over keyPatience for what makes or ends a key, which must
+// refuse within a second, and over mailPatience for everything else: a busy disk takes a second now and then. Who waits looks
+// every lookEvery and must have seen it stand still each time: where the process is short of processors, who looks is as late as
+// who shall get on.
+const (
+	lookEvery    = 300 * time.Millisecond
+	keyPatience  = 3 * lookEvery
+	mailPatience = 16 * lookEvery
+)
 
 // maxBatch bounds one commit, and so the time that the first of it waits for the last.
 const maxBatch = 512
 
 // A job is one caller's transaction.
 type job struct {
-	fn    func(*Tx) error
-	alone func() error  // in place of fn: what runs outside a transaction
-	lead  chan struct{} // closed when its caller shall lead
-	done  chan struct{} // closed when err is set
-	err   error
-	panic any
+	fn       func(*Tx) error
+	alone    func() error  // in place of fn: what runs outside a transaction
+	patience time.Duration // with a commit before it that does not get on
+	lead     chan struct{} // closed when its caller shall lead
+	done     chan struct{} // closed when err is set
+	err      error
+	panic    any
 }
 
 // A Tx is a transaction in work; it is valid inside the function that got it. What it read and wrote becomes visible and
@@ -69,7 +79,12 @@ type batch struct {
 // the same commit did. fn may run later than update was called and on another goroutine, but not after update returned.
 // When ctx ends before the transaction began, nothing is done; likewise with ErrStuck, when the commit before it does not end.
 func (v *Vault) update(ctx context.Context, fn func(*Tx) error) error {
-	return v.write.submit(ctx, &job{fn: fn})
+	return v.write.submit(ctx, &job{fn: fn, patience: mailPatience})
+}
+
+// updateKey is update for what makes or ends a key.
+func (v *Vault) updateKey(ctx context.Context, fn func(*Tx) error) error {
+	return v.write.submit(ctx, &job{fn: fn, patience: keyPatience})
 }
 
 // submit queues j and returns when it is done; its caller leads when the writer is idle.
@@ -83,7 +98,7 @@ func (w *writer) submit(ctx context.Context, j *job) error {
 		w.mu.Unlock()
 		return ErrClosed
 	}
-	if w.busy && w.stuck() {
+	if w.stuck(j.patience) {
 		w.mu.Unlock()
 		return ErrStuck
 	}
@@ -105,8 +120,9 @@ func (w *writer) submit(ctx context.Context, j *job) error {
 
 // await returns when j is done. An error: it never began.
 func (w *writer) await(ctx context.Context, j *job) error {
-	look := time.NewTicker(stuckAfter / 3)
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	steps, still := int64(-1), time.Duration(0)
 	for {
 		select {
 		case <-j.done:
@@ -120,29 +136,37 @@ func (w *writer) await(ctx context.Context, j *job) error {
 			}
 			ctx = context.WithoutCancel(ctx) // too late: it is in work, or its caller was just asked to lead
 		case <-look.C:
-			if w.behindStuck(j) {
+			if now := w.look(still); now != steps {
+				steps, still = now, 0
+			} else if still += lookEvery; still >= j.patience && w.withdraw(j) {
 				return ErrStuck
 			}
 		}
 	}
 }
 
-// stuck tells whether the commit in work does not get on. The caller holds mu.
-func (w *writer) stuck() bool { return !w.moved.IsZero() && time.Since(w.moved) > stuckAfter }
+// look returns how often a commit got on, and notes for how long somebody has seen that it does not.
+func (w *writer) look(still time.Duration) int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stillAt != w.steps {
+		w.stillAt, w.still = w.steps, 0
+	} else {
+		w.still = max(w.still, still+lookEvery)
+	}
+	return w.steps
+}
+
+// stuck tells whether the commit in work has not got on for so long that nobody of such patience needs to wait. The caller holds mu.
+func (w *writer) stuck(patience time.Duration) bool {
+	return w.busy && w.stillAt == w.steps && w.still >= patience
+}
 
 // move notes that the commit in work gets on.
 func (w *writer) move() {
 	w.mu.Lock()
-	w.moved = time.Now()
+	w.steps++
 	w.mu.Unlock()
-}
-
-// behindStuck takes j out of the queue when it waits behind a commit that takes too long.
-func (w *writer) behindStuck(j *job) bool {
-	w.mu.Lock()
-	stuck := w.stuck()
-	w.mu.Unlock()
-	return stuck && w.withdraw(j)
 }
 
 // withdraw takes j out of the queue; false when it is no longer there or leads.
@@ -166,9 +190,7 @@ func (w *writer) withdraw(j *job) bool {
 func (w *writer) runBatch() {
 	w.mu.Lock()
 	jobs := w.take()
-	if jobs[0].alone == nil {
-		w.moved = time.Now()
-	}
+	w.steps++
 	w.mu.Unlock()
 
 	if j := jobs[0]; j.alone != nil {
@@ -182,7 +204,7 @@ func (w *writer) runBatch() {
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.moved = time.Time{}
+	w.steps++
 	if len(w.waiting) > 0 {
 		close(w.waiting[0].lead)
 		return
@@ -281,7 +303,7 @@ func (w *writer) run(b *batch, j *job) bool {
 
 // checkpoint empties the write-ahead log, between two commits.
 func (w *writer) checkpoint(ctx context.Context) error {
-	return w.submit(ctx, &job{alone: func() error {
+	return w.submit(ctx, &job{patience: mailPatience, alone: func() error {
 		s, err := w.prepare("PRAGMA wal_checkpoint(TRUNCATE)")
 		if err != nil {
 			return err

@@ -54,7 +54,7 @@ func (v *Vault) CreateOrg(ctx context.Context, domain string, k OrgKeys, signet 
 	if k.Primary.IsZero() || k.Encryption.IsZero() || len(signet) == 0 {
 		return fmt.Errorf("vault: an organisation needs a primary key, an encryption key and a signet")
 	}
-	return v.update(ctx, func(tx *Tx) error {
+	return v.updateKey(ctx, func(tx *Tx) error {
 		var n int
 		if err := tx.queryRow(`SELECT COUNT(*) FROM org_keys WHERE domain = ?`, []any{domain}, &n); err != nil {
 			return err
@@ -69,7 +69,7 @@ func (v *Vault) CreateOrg(ctx context.Context, domain string, k OrgKeys, signet 
 // ReplaceOrg puts new keys in the place of the current ones, where they are not zero, and publishes signet, in one
 // commit. What it replaces is retired, not destroyed: mail sealed to an old encryption key may still come.
 func (v *Vault) ReplaceOrg(ctx context.Context, domain string, k OrgKeys, signet []byte, now time.Time) error {
-	return v.update(ctx, func(tx *Tx) error { return v.putOrg(tx, domain, k, signet, now) })
+	return v.updateKey(ctx, func(tx *Tx) error { return v.putOrg(tx, domain, k, signet, now) })
 }
 
 func (v *Vault) putOrg(tx *Tx, domain string, k OrgKeys, signet []byte, now time.Time) error {

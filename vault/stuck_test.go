@@ -78,12 +78,25 @@ func TestStuck(t *testing.T) {
 	f := newVault(t)
 	release := f.Stick(t)
 	waited := make(chan error, 1)
+	mail := make(chan error, 1)
 	go func() { waited <- f.makeKey(t, 1) }() // comes while it is not known yet
+	go func() { mail <- f.AttestLook(t.Context(), []byte("x"), made) }()
 	if err := <-waited; !errors.Is(err, vault.ErrStuck) {
 		t.Errorf("%v", err)
 	}
+	select {
+	case err := <-mail:
+		t.Errorf("mail has no more patience than keys: %v", err)
+	default:
+	}
 	if err := f.makeKey(t, 2); !errors.Is(err, vault.ErrStuck) { // comes when it is
 		t.Errorf("%v", err)
+	}
+	if err := <-mail; !errors.Is(err, vault.ErrStuck) {
+		t.Errorf("mail: %v", err)
+	}
+	if err := f.AttestLook(t.Context(), []byte("x"), made); !errors.Is(err, vault.ErrStuck) {
+		t.Errorf("mail: %v", err)
 	}
 	if err := f.Fault(); !errors.Is(err, vault.ErrStuck) {
 		t.Errorf("fault: %v", err)

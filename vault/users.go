@@ -48,7 +48,7 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 	if err != nil {
 		return err
 	}
-	return v.update(ctx, func(tx *Tx) error {
+	return v.updateKey(ctx, func(tx *Tx) error {
 		var last int
 		if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0) FROM user_keys WHERE address = ?`, []any{u.Address}, &last); err != nil {
 			return err
@@ -258,7 +258,7 @@ func (v *Vault) DestroyUserKeys(ctx context.Context, retiredBefore, now time.Tim
 	total := 0
 	for {
 		n := 0
-		err := v.update(ctx, func(tx *Tx) error {
+		err := v.updateKey(ctx, func(tx *Tx) error {
 			var err error
 			n, err = v.destroySome(tx, retiredBefore, now)
 			return err
