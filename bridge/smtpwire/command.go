@@ -59,6 +59,9 @@ func (c *Conn) readLine(auth bool) (*string, error) {
 
 // command takes one well-formed line.
 func (c *Conn) command(text string) error {
+	if strings.Contains(text, " HTTP/1.") { // a browser was led here: its body would be read as commands
+		return c.end("500 5.5.1 This is no web server")
+	}
 	verb, arg, _ := strings.Cut(text, " ")
 	switch verb = strings.ToUpper(verb); verb {
 	case "STARTTLS":

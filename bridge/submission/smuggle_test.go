@@ -285,6 +285,7 @@ func TestCommandsAtTheEdge(t *testing.T) {
 		"STARTTLS glued":                {secure, "EHLO a\r\nSTARTTLSX\r\nQUIT\r\n", []string{"250", "50", "221"}},
 		"no name":                       {nil, "EHLO\r\nEHLO \r\nEHLO a(b)\r\nEHLO [IPv6:::1]\r\nQUIT\r\n", []string{"501", "501", "501", "250", "221"}},
 		"verbs nobody has":              {nil, "EHLO a\r\nXEXCH50 5 2\r\nHELP\r\nEXPN x\r\nVRFY x\r\nQUIT\r\n", []string{"250", "501", "502", "502", "252", "221"}},
+		"a browser":                     {nil, "POST / HTTP/1.1\r\nHost: x\r\n\r\nEHLO a\r\nMAIL FROM:<alice@alpha.example>\r\n", []string{"500 5.5.1"}},
 		"too many commands":             {nil, strings.Repeat("NOOP\r\n", 1001), append(repeat("250", 1000), "421 4.7.0")},
 		"AUTH without TLS":              {func(c *Config) { c.Users = users(t) }, "EHLO a\r\nAUTH PLAIN AGEAYg==\r\nQUIT\r\n", []string{"250", "538 5.7.11", "221"}},
 		"commands pipelined in a group": {nil, "EHLO a\r\nMAIL FROM:<alice@alpha.example>\r\nRCPT TO:<bob@bravo.example>\r\nRSET\r\nNOOP\r\nQUIT\r\n", []string{"250", "250", "250", "250", "250", "221"}},

@@ -33,6 +33,7 @@ var commands = []command{
 	escrowCommand,
 	benchCommand,
 	roundtripCommand,
+	smuggleCommand,
 	{name: "escrow-part", run: runEscrowPart}, // see escrowLab.start
 	{name: "gateway-at", run: runGatewayAt},   // see leakWorld.startAlpha
 }

@@ -152,6 +152,17 @@ func foreignRecipient(tb testing.TB, w *world) []byte {
 }
 
 // TestSmuggling puts commands where a server might take them for commands.
+// TestForeignBodies: what another protocol calls a body is not read as commands.
+func TestForeignBodies(t *testing.T) {
+	r := run(t, newBackend(newWorld(t, 1)).config(t))
+	for _, line := range []string{"BDAT 12 LAST", "bdat 12", "POST / HTTP/1.1", "GET /x HTTP/1.0"} {
+		c := dialTLS(t, r.single)
+		c.send(line + "\r\nNOOP\r\nNOOP\r\n")
+		c.want("500")
+		c.gone()
+	}
+}
+
 func TestSmuggling(t *testing.T) {
 	w := newWorld(t, 1)
 	m := w.signed(t, "hello", nil)

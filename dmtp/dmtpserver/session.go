@@ -131,9 +131,20 @@ func (ss *session) line(ctx context.Context, line string, err error) error {
 	cmd, err := dmtp.Parse(line)
 	if err != nil {
 		perr, _ := errors.AsType[*dmtp.ParseError](err) // Parse has no other errors
+		if foreign(line) {
+			ss.say(perr.Reply)
+			ss.linger(ctx)
+			return errBye
+		}
 		return ss.misspelt(ctx, perr)
 	}
 	return ss.command(ctx, cmd)
+}
+
+// foreign tells the commands of other protocols behind which stands a body, which would be read as commands: SMTP's BDAT, and what a
+// browser says that was led here.
+func foreign(line string) bool {
+	return len(line) > 4 && strings.EqualFold(line[:5], "BDAT ") || strings.Contains(line, " HTTP/1.")
 }
 
 // emptyLine ignores the line behind a message, and fifty others; then they count.
