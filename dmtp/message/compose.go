@@ -75,7 +75,7 @@ func compose(rand io.Reader, p Parties, c *Content, author key.Signing, inner *s
 		{TypeCommon, Part{Data: c.Common}}, {TypeOther, Part{Data: c.Other}}}
 	parts = append(append(parts, display...), attach...)
 	if inner != nil {
-		if err := w.wrapLayer(parts, &p, chunk4, chunk5, inner, public, bucket); err != nil {
+		if err := w.wrapLayer(&p, chunk4, chunk5, inner, public, bucket); err != nil {
 			return nil, err
 		}
 	}
@@ -201,6 +201,7 @@ type composer struct {
 	keks   [4]kek
 	point  key.EncryptionPublic
 	m      *Message
+	layer  *wrapping                             // nil: none
 	random [1 + ivSize + keySize + 4*ivSize]byte // one chunk's, in libdime's order: padding choice, IV, key, slots
 }
 
@@ -222,6 +223,9 @@ func (w *composer) agree(p *Parties) error {
 func (w *composer) wipe() {
 	clear(w.random[:])
 	clear(w.keks[:])
+	if w.layer != nil {
+		clear(w.layer.secret)
+	}
 	if w.m != nil {
 		clear(w.m.raw)
 	}
@@ -233,6 +237,9 @@ func (w *composer) write(parts []typedPart) error {
 	size := messageHeader + chunkHeader + ephemeralSize + signatures
 	for _, p := range parts {
 		size += chunkHeader + standardHeader + len(p.Data) + 2*minPayload + 3*slotSize
+		if w.layer != nil {
+			size += w.layer.most()
+		}
 	}
 	if uint64(size) > math.MaxUint32 {
 		return fail(TooLarge, 0, "a message has at most 2³²-1 octets")
@@ -243,7 +250,17 @@ func (w *composer) write(parts []typedPart) error {
 	point := w.point.Bytes()
 	w.begin(TypeEphemeral, ephemeralSize)
 	w.m.raw = append(w.m.raw, point[:]...)
-	for _, p := range parts {
+	var index uint32 // of a part among those of its type
+	for i, p := range parts {
+		if index++; i == 0 || parts[i-1].typ != p.typ {
+			index = 0
+		}
+		if w.layer != nil && p.typ >= TypeCommon {
+			var err error
+			if p, err = w.layer.wrap(p, index); err != nil {
+				return err
+			}
+		}
 		if err := w.standard(p); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bytes"
 	"io"
 
 	"dimegate/dmtp/key"
@@ -23,9 +24,16 @@ func ComposeChanged(rand io.Reader, p Parties, c *Content, author key.Signing, l
 	parts := []typedPart{{TypeOrigin, Part{Data: o.encode()}}, {TypeDestination, Part{Data: d.encode()}},
 		{TypeCommon, Part{Data: c.Common}}, {TypeOther, Part{Data: c.Other}}, {TypeDisplay, c.Display[0]}}
 	if s != nil {
-		if err := w.wrapLayer(parts, &p, o, d, s, public, l.Bucket); err != nil {
+		if err := w.wrapLayer(&p, o, d, s, public, l.Bucket); err != nil {
 			return nil, err
 		}
+		for i := range parts[2:] { // one of each type
+			if parts[2+i], err = w.layer.wrap(parts[2+i], 0); err != nil {
+				return nil, err
+			}
+			parts[2+i].Data = bytes.Clone(parts[2+i].Data)
+		}
+		w.layer = nil
 	}
 	for i := range parts[2:] {
 		x := &parts[2+i]

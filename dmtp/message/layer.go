@@ -125,36 +125,40 @@ func layerAAD(header []byte, t Type, index uint32, flags byte) []byte {
 	return append(binary.BigEndian.AppendUint32(append(slices.Clone(header), byte(t)), index), flags)
 }
 
-// wrapLayer puts the content of a message under the layer.
-func (w *composer) wrapLayer(parts []typedPart, p *Parties, o OriginChunk, d DestinationChunk, s *suite, public hpke.PublicKey, bucket int) error {
-	c := &layerContext{suite: s, point: w.point.Bytes(), author: o.AuthorSignet, recipient: d.RecipientSignet, secret: make([]byte, layerSecret)}
-	defer clear(c.secret)
+// A wrapping puts the content of one message under the layer, chunk by chunk.
+type wrapping struct {
+	layerContext
+	boxes  []byte // header of chunk 33
+	bucket int
+	buf    []byte // of the chunk that was wrapped last
+}
+
+// wrapLayer prepares the layer of a message. Its secret lives until wipe.
+func (w *composer) wrapLayer(p *Parties, o OriginChunk, d DestinationChunk, s *suite, public hpke.PublicKey, bucket int) (err error) {
+	c := &wrapping{bucket: bucket}
+	w.layer = c
+	c.layerContext = layerContext{suite: s, point: w.point.Bytes(), author: o.AuthorSignet, recipient: d.RecipientSignet, secret: make([]byte, layerSecret)}
 	if _, err := io.ReadFull(w.rand, c.secret); err != nil {
 		return fmt.Errorf("message: randomness: %w", err)
 	}
-	boxes, err := c.boxes(p.Author.Signet, public)
-	if err != nil {
-		return err
+	c.boxes, err = c.layerContext.boxes(p.Author.Signet, public)
+	return err
+}
+
+// most is how much longer a wrapped chunk is at most.
+func (c *wrapping) most() int { return len(c.boxes) + layerOverhead + c.bucket }
+
+// wrap returns a part under the layer, the index-th of its type. What it returns is good until the next call.
+func (c *wrapping) wrap(p typedPart, index uint32) (typedPart, error) {
+	header := []byte{layerVersion, byte(c.suite.id >> 8), byte(c.suite.id), layerNoBoxes, byte(TypeCommon)}
+	if p.typ == TypeCommon {
+		header = c.boxes
 	}
-	var index uint32
-	for i := range parts {
-		part := &parts[i]
-		if part.typ < TypeCommon {
-			continue
-		}
-		if index++; i == 0 || parts[i-1].typ != part.typ {
-			index = 0
-		}
-		header := []byte{layerVersion, byte(s.id >> 8), byte(s.id), layerNoBoxes, byte(TypeCommon)}
-		if part.typ == TypeCommon {
-			header = boxes
-		}
-		part.Flags |= flagAltLayer
-		if part.Data, err = c.seal(header, part, index, bucket); err != nil {
-			return err
-		}
-	}
-	return nil
+	p.Flags |= flagAltLayer
+	var err error
+	c.buf, err = c.seal(c.buf[:0], header, &p, index, c.bucket)
+	p.Data = c.buf
+	return p, err
 }
 
 // boxes is the header of chunk 33: the secret for the recipient, and for the author where his signet has a key of the suite.
@@ -182,7 +186,8 @@ func (c *layerContext) boxes(author *signet.Signet, recipient hpke.PublicKey) ([
 	return header, box(Recipient, recipient)
 }
 
-func (c *layerContext) seal(header []byte, p *typedPart, index uint32, bucket int) ([]byte, error) {
+// seal appends a part's header and ciphertext to buf, which holds nothing that overlaps the part.
+func (c *layerContext) seal(buf, header []byte, p *typedPart, index uint32, bucket int) ([]byte, error) {
 	aead, nonce, err := c.cipher(p.typ, index)
 	if err != nil {
 		return nil, err
@@ -198,12 +203,11 @@ func (c *layerContext) seal(header []byte, p *typedPart, index uint32, bucket in
 	if bucket > 0 {
 		n = min((n+bucket-1)/bucket*bucket, room)
 	}
-	plain := make([]byte, n)
-	defer clear(plain)
+	buf = append(slices.Grow(buf, len(header)+n+aead.Overhead()), header...)
+	plain := buf[len(buf) : len(buf)+n]
 	binary.BigEndian.PutUint32(plain, uint32(len(p.Data)))
-	copy(plain[layerLength:], p.Data)
-	out := append(make([]byte, 0, len(header)+n+aead.Overhead()), header...)
-	return aead.Seal(out, nonce, plain, layerAAD(header, p.typ, index, p.Flags)), nil
+	clear(plain[layerLength+copy(plain[layerLength:], p.Data):])
+	return aead.Seal(buf, nonce, plain, layerAAD(header, p.typ, index, p.Flags)), nil
 }
 
 // UseLayer gives the reader's private keys of the alternate layer to Content. They are only read.
@@ -217,7 +221,7 @@ func (o *Opened) Layer() SuiteID {
 	return o.layer.suite.id
 }
 
-// layered looks at a chunk's flag, of which all chunks of the content have the same, and takes the layer off.
+// layered looks at a chunk's flag, of which all chunks of the content have the same, and takes the layer off, in p's own octets.
 func (o *Opened) layered(t Type, p standardPayload, index uint32) ([]byte, error) {
 	mixed := fail(AltAuth, t, "some chunks lie under the alternate layer and some do not")
 	if p.flags&flagAltLayer == 0 {
@@ -242,12 +246,13 @@ func (o *Opened) layered(t Type, p standardPayload, index uint32) ([]byte, error
 	return o.layer.open(h, t, index, p.flags)
 }
 
+// open decrypts a chunk where it lies.
 func (c *layerContext) open(h layerParts, t Type, index uint32, flags byte) ([]byte, error) {
 	aead, nonce, err := c.cipher(t, index)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := aead.Open(nil, nonce, h.sealed, layerAAD(h.header, t, index, flags))
+	plain, err := aead.Open(h.sealed[:0], nonce, h.sealed, layerAAD(h.header, t, index, flags))
 	if err != nil {
 		return nil, fail(AltAuth, t, "does not authenticate")
 	}

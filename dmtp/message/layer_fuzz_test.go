@@ -21,7 +21,7 @@ func FuzzLayer(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		whole, err := c.seal(header, &typedPart{TypeCommon, Part{flagAltLayer, []byte("Subject: one\r\n")}}, 0, 64)
+		whole, err := c.seal(nil, header, &typedPart{TypeCommon, Part{flagAltLayer, []byte("Subject: one\r\n")}}, 0, 64)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func FuzzLayer(f *testing.F) {
 		}
 		o := &Opened{m: new(Message), actor: Recipient, layerKeys: keys}
 		o.UseLayer(keys...)
-		if c, err := o.layered(TypeCommon, standardPayload{flags: flagAltLayer, data: b}, 0); (c == nil) == (err == nil) {
+		if c, err := o.layered(TypeCommon, standardPayload{flags: flagAltLayer, data: bytes.Clone(b)}, 0); (c == nil) == (err == nil) {
 			t.Errorf("content of %d octets beside %v", len(c), err)
 		}
 		if !bytes.Equal(b, before) {
