@@ -27,8 +27,8 @@ strace:strace
 haproxy:haproxy
 exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
 "
-# Debian lets one mail server be installed, and that is Postfix: Exim is unpacked beside it.
-exim=/usr/local/sbin/exim4
+# Debian lets one mail server be installed, and that is Postfix: the others are unpacked beside it.
+exim=/usr/local/sbin/exim4 opensmtpd=/usr/local/sbin/opensmtpd
 # what a package is for, where its name does not say it
 reason() {
   case $1 in
@@ -40,7 +40,7 @@ reason() {
     python3) echo "the reader of our notices that is not ours" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
     haproxy) echo "the proxy whose PROXY headers we read" ;;
-    lib*) echo "what Exim needs" ;;
+    lib*) echo "what Exim and OpenSMTPD need" ;;
     unbound|nsd|ldnsutils) echo "the judge of our DNSSEC validation, and its zones" ;;
     *) echo "end to end" ;;
   esac
@@ -63,18 +63,26 @@ cannot() { # one line: what is missing, what it is for, why it cannot be install
   echo "cannot install $list: $2"
 }
 
-step_install() { install_packages && install_exim; }
+step_install() {
+  local rc=0
+  install_packages || rc=$?
+  unpack Exim exim4-daemon-light "$exim" usr/sbin/exim4 Debian-exim /var/spool/exim4 || rc=$?
+  unpack OpenSMTPD opensmtpd "$opensmtpd" usr/sbin/smtpd opensmtpd /var/lib/opensmtpd/empty opensmtpq || rc=$?
+  return $rc
+}
 
-install_exim() {
-  [ -x $exim ] && id Debian-exim >/dev/null 2>&1 && { echo "Exim is there"; return 0; }
-  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || { echo "cannot unpack Exim (a mail server without TLS): not root on Debian"; return "$must"; }
-  echo "unpacking Exim"
-  local dir rc=0
+unpack() { # NAME PACKAGE TO FILE USER HOME [GROUP]: a mail server beside Postfix, and the users that it changes to
+  local name=$1 package=$2 to=$3 file=$4 user=$5 home=$6 other=${7:-} dir rc=0
+  [ -x "$to" ] && id "$user" >/dev/null 2>&1 && { echo "$name is there"; return 0; }
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || { echo "cannot unpack $name: not root on Debian"; return "$must"; }
+  echo "unpacking $name"
   dir=$(mktemp -d); chmod 755 "$dir"
-  (cd "$dir" && apt-get -q download exim4-daemon-light && dpkg --fsys-tarfile exim4-daemon-light_*.deb | tar -x ./usr/sbin/exim4 &&
-    install -m 755 usr/sbin/exim4 $exim &&
-    { id Debian-exim || adduser --system --group --quiet --no-create-home --home /var/spool/exim4 --allow-bad-names Debian-exim; }) >"$dir/log" 2>&1 || rc=$must
-  [ -x $exim ] || { echo "cannot unpack Exim (a mail server without TLS): $(tail -n1 "$dir/log")"; }
+  (cd "$dir" && { apt-get -q download "$package" || { apt-get -q update && apt-get -q download "$package"; }; } && dpkg --fsys-tarfile "$package"_*.deb | tar -x "./$file" && install -m 755 "$file" "$to" &&
+    install -d -m 755 "$home" &&
+    for u in $user $other; do
+      id "$u" || adduser --system --group --quiet --no-create-home --home "$home" --allow-bad-names "$u"
+    done) >"$dir/log" 2>&1 || rc=$must
+  [ -x "$to" ] || echo "cannot unpack $name: $(tail -n1 "$dir/log")"
   rm -rf "$dir"
   return $rc
 }

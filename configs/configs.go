@@ -2,10 +2,15 @@
 // describe" can quote it.
 package configs
 
-import _ "embed"
+import "embed"
 
 // Gateway is gateway.toml: every key at its default, with a comment above it. Keys without a default are there behind
 // a "#" without a blank.
 //
 //go:embed gateway.toml
 var Gateway string
+
+// Connector holds what "gateway connector print" fills in: connector/SERVER.tmpl, see package appliance/connector.
+//
+//go:embed connector
+var Connector embed.FS

@@ -39,6 +39,7 @@ var commands = []command{
 	runCommand,
 	demoCommand,
 	configCommand,
+	connectorCommand,
 	signetCommand,
 	recordCommand,
 	trustCommand,

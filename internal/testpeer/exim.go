@@ -15,6 +15,10 @@ type EximConfig struct {
 	Hostname string
 	Domain   string // mail for it is accepted from anyone
 	LMTP     string // host:port
+
+	// Further lines of the main section, and of what is read before ours: routers, transports, the ACL for RCPT.
+	Main, Routers, Transports, ACL string
+	Users                          string // regular expression of the addresses that exist in its domain; empty: all
 }
 
 // An Exim is one running instance.
@@ -46,6 +50,10 @@ func (b *Bench) Exim(ctx context.Context, c EximConfig) (*Exim, error) {
 	if err != nil {
 		return nil, err
 	}
+	users := ""
+	if c.Users != "" {
+		users = "  condition = ${if match{$local_part@$domain}{" + c.Users + "}}\n"
+	}
 	conf := fmt.Sprintf(`exim_path = %[1]s
 primary_hostname = %[2]s
 spool_directory = %[3]s/spool
@@ -61,29 +69,35 @@ rfc1413_query_timeout = 0s
 host_lookup =
 acl_smtp_rcpt = acl_rcpt
 acl_smtp_data = acl_data
+%[9]s
 begin acl
 acl_rcpt:
+%[10]s
+  accept hosts = 127.0.0.0/8
   accept domains = %[6]s
   deny message = relay not permitted
 acl_data:
   accept
 begin routers
+%[11]s
 in:
   driver = manualroute
   domains = %[6]s
-  route_list = * %[7]s byname
+%[13]s  route_list = * %[7]s byname
   transport = lmtp
   self = send
 begin transports
+%[12]s
 lmtp:
   driver = smtp
   protocol = lmtp
   port = %[8]s
+  message_linelength_limit = 1048576
   hosts_try_dane =
   dnssec_request_domains =
 begin retry
 * * F,1h,1s
-`, path, c.Hostname, dir, host, port, c.Domain, lmtp, lmtpPort)
+`, path, c.Hostname, dir, host, port, c.Domain, lmtp, lmtpPort, c.Main, c.ACL, c.Routers, c.Transports, users)
 	file := filepath.Join(dir, "exim.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return nil, err

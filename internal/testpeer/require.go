@@ -32,6 +32,7 @@ var needs = map[string]need{
 	"gcc":       {"gcc", "gcc and libc6-dev", false},
 	"haproxy":   {"haproxy", "haproxy", false},
 	"exim":      {"exim4", "exim4-daemon-light, unpacked", true},
+	"opensmtpd": {"opensmtpd", "opensmtpd, unpacked", true},
 }
 
 // Require ends the test unless every named peer can be started here. Under CI=true a missing peer is a failure, since
