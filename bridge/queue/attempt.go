@@ -46,28 +46,29 @@ const (
 // settleTime is how long keeping a result may take after Run's context has ended.
 const settleTime = 30 * time.Second
 
-// do delivers or gives notice, and keeps what came of it. It returns the class of the delivery, if there was one, and when
-// the row is due in which lane.
-func (p *pass) do(ctx context.Context, row Row) (class Class, lane string, due time.Time) {
+// do delivers or gives notice, and keeps what came of it. Between the two it tells the class of the delivery, Unset when
+// there was none. It returns when the row is due in which lane.
+func (p *pass) do(ctx context.Context, row Row, delivered func(Class)) (lane string, due time.Time) {
 	keep, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(settleTime, cancel) })()
 	a := &attempt{pass: p, row: row}
 	if err := a.open(keep); err != nil {
-		return Unset, row.Lane, a.unreadable(keep, err)
+		return row.Lane, a.unreadable(keep, err)
 	}
 	defer a.entry.Close()
 	c, class := a.decide(ctx, keep)
+	delivered(class)
 	if err := a.keep(keep, c); err != nil {
 		// The lease ends by itself. A delivery that was done and could not be noted is done again then: known again by
 		// its octets over DMTP, a duplicate over SMTP.
 		p.complain(keep, "queue entry "+row.ID, err)
-		return class, row.Lane, Never
+		return row.Lane, Never
 	}
 	if c.Remove {
-		return class, row.Lane, Never
+		return row.Lane, Never
 	}
-	return class, c.Lane, c.Due
+	return c.Lane, c.Due
 }
 
 // keep makes the row's change durable. A store in trouble, such as a full disk, is tried until it is not or the gateway

@@ -892,6 +892,7 @@ func TestAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(hours(0.5))
+		synctest.Wait()
 		if !slices.Equal(asked[:3], []bool{false, true, false}) {
 			t.Errorf("%v", asked)
 		}

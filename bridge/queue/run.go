@@ -70,6 +70,7 @@ type pass struct {
 	n       Notifier
 	workers sync.WaitGroup
 	turn    uint64
+	keeping int // outcomes on their way to the store, of deliveries that do not count as busy any more
 }
 
 // Run delivers until ctx ends, and returns nil when every delivery has ended and its result is kept. Trouble with the
@@ -233,18 +234,38 @@ func (p *pass) start(ctx context.Context, wants []Want, now time.Time) bool {
 	return any
 }
 
-// work does one row and lets its lane know.
+// work does one row and lets its lane know. The next row may begin while this one's outcome is still being kept: the limits
+// are of deliveries, and both then share a commit. As many outcomes as there are workers may be on their way to the store;
+// a store that is in trouble stops the deliveries so.
 func (p *pass) work(ctx context.Context, l *lane, row Row) {
-	class, lane, due := p.do(ctx, row)
+	early := false
+	lane, due := p.do(ctx, row, func(class Class) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if class != Unset {
+			l.tried(class, p.o.Now(), p.o.PerDomain, p.o.Schedule)
+		}
+		if early = p.keeping < p.o.Workers; early {
+			p.keeping++
+			p.free(l)
+		}
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if class != Unset {
-		l.tried(class, p.o.Now(), p.o.PerDomain, p.o.Schedule)
+	if early {
+		p.keeping--
+	} else {
+		p.free(l)
 	}
+	p.lane(lane).dueBy(due)
+	p.nudge()
+}
+
+// free gives a delivery's place to the next one. The caller holds q.mu.
+func (p *pass) free(l *lane) {
 	l.busy--
 	p.busy--
 	p.lanes[l.name] = l
-	p.lane(lane).dueBy(due)
 	p.nudge()
 }
 
