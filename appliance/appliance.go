@@ -280,7 +280,7 @@ func (a *Appliance) makeSubmission() error {
 		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: func(d string) bool { return a.orgs.domains[d] != nil },
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, RequireTLS: s.RequireTLS,
 		MaxOctets: s.MaxOctets, MaxRecipients: s.MaxRecipients, MaxSessions: s.MaxSessions, Timeout: s.Timeout,
-		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(), Certificates: s.CertificateNames,
+		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(), Forwarding: s.Forwarding, Certificates: s.CertificateNames,
 	}
 	if c.Roots, err = a.roots(); err != nil {
 		return err

@@ -45,7 +45,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if a.plain != nil {
 		start("plain smtp", a.plain.run)
 	}
-	start("queue", func(ctx context.Context) error { return a.queue.Run(ctx, a.outbound, notifier{a.inner, a.loops}) })
+	start("queue", func(ctx context.Context) error {
+		return a.queue.Run(ctx, a.outbound, notifier{a.inner, a.loops, a.queue})
+	})
 	start("checkpoints", a.checkpoints)
 	start("counts", a.flush)
 	start("sweep", a.sweep)

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -48,16 +49,18 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 	return err
 }
 
-// notifier hands notices to the sender's own mail server, with the null reverse-path.
+// notifier hands notices to the sender's own mail server, with the null reverse-path. A stranger's, whose mail was forwarded on,
+// go out as other mail does.
 type notifier struct {
 	inner inner
 	loops *handoff.LoopGuard
+	queue *queue.Queue
 }
 
 func (n notifier) Notify(ctx context.Context, m queue.Mail) error {
 	s, err := n.inner.Server(domainOf(m.To))
 	if err != nil {
-		return errors.Join(queue.ErrRefused, err)
+		return n.send(ctx, m)
 	}
 	give := func(utf8 bool, octets []byte) error {
 		top := n.loops.Mark(translate.Split(octets), m.To)
@@ -71,6 +74,20 @@ func (n notifier) Notify(ctx context.Context, m queue.Mail) error {
 		killpoint.Here(killpoint.NoticeAfter, nil)
 	}
 	if refused(err) {
+		return errors.Join(queue.ErrRefused, err)
+	}
+	return err
+}
+
+// send puts a notice into the queue. There is none about it: its reverse-path is the null one.
+func (n notifier) send(ctx context.Context, m queue.Mail) error {
+	e := queue.Envelope{SMTPUTF8: m.SMTPUTF8, Body: queue.Body8BitMIME, Recipients: []queue.Recipient{{Address: m.To}}}
+	octets := m.Octets
+	if m.Fallback != nil { // it is not known yet what the other server takes
+		octets, e.SMTPUTF8, e.Body = m.Fallback, false, 0
+	}
+	_, err := n.queue.Accept(ctx, e, bytes.NewReader(octets))
+	if errors.Is(err, queue.ErrEnvelope) {
 		return errors.Join(queue.ErrRefused, err)
 	}
 	return err

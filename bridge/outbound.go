@@ -76,7 +76,7 @@ type OutboundOptions struct {
 	Origin   Origin
 	Carrier  Carrier
 	Exchange Exchange // nil: nothing leaves as plain SMTP
-	Domains  []string // ours; the first one's postmaster authors mail that no domain of ours is named in
+	Domains  []string // ours, in lower case; the first one's postmaster authors mail that no domain of ours is named in
 	Hostname string
 	OwnHosts []string // whose Received fields lose their "for" clause
 	Loops    *handoff.LoopGuard
@@ -201,10 +201,10 @@ func (o *Outbound) dmtp(ctx context.Context, it *queue.Item, r Route, d Decision
 	return queue.Result{Class: queue.Done, Code: receipt.Code, Host: receipt.Host, Protocol: "dmtp", Reason: d.Rule}, nil
 }
 
-// author is who signs: the sender, or the postmaster of the domain of ours that a message with the null reverse-path
-// says it is from.
+// author is who signs: the sender, if he is ours. For the null reverse-path, and for strangers whose mail our users forward on,
+// it is a postmaster: of the domain of ours that the message says it is from, else of the first.
 func (o *Outbound) author(reversePath string, m translate.Message) string {
-	if reversePath != "" {
+	if reversePath != "" && slices.Contains(o.Domains, domainOf(reversePath)) {
 		return reversePath
 	}
 	for f := range translate.Fields(m.Header) {

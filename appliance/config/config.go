@@ -69,6 +69,7 @@ type Submission struct {
 	MessagesHourly   int           `toml:"messages_hourly"`   // of one user or reverse-path; default 0: no limit
 	RecipientsHourly int           `toml:"recipients_hourly"` // the same of recipients; default 0: no limit
 	Mend             []string      `toml:"mend"`              // prefixes or addresses whose CR or LF alone ends a line, too; default none
+	Forwarding       bool          `toml:"forwarding"`        // take reverse-paths of other domains, as mail that users forward on has; default false
 	CertificateNames []string      `toml:"certificate_names"` // clients that show a certificate for one of them, under tls.ca_file, may relay; default none
 	Tenants          []Tenant      `toml:"tenant"`            // the same for relays that many organisations share; default none
 	Timeout          time.Duration `toml:"timeout"`           // silence; default 5m, at least 5m (RFC 5321 §4.5.3.2.7)

@@ -32,7 +32,7 @@ type Acceptor interface {
 type Envelope struct {
 	ID      string // ours, in the Received field and the reply
 	From    string // reverse-path; "" is the null one
-	Foreign bool   // From is of none of our domains: to be authored by the forwarder's role key
+	Foreign bool   // From is of none of our domains: forwarded, and not to be authored by him
 	To      []Recipient
 	UTF8    bool   // SMTPUTF8 was asked for
 	Require bool   // REQUIRETLS was asked for (RFC 8689)
