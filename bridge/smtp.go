@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
 	"dimegate/bridge/exchange"
@@ -33,6 +35,13 @@ func (o *Outbound) smtp(ctx context.Context, it *queue.Item, r Route, d Decision
 	mail.UTF8, mail.UTF8Header = it.Envelope.SMTPUTF8, it.Envelope.SMTPUTF8 && !ascii(m.Header)
 	mail.RequireTLS = it.Envelope.RequireTLS
 	mail.DSN = dsn(it.Envelope, it.Recipient)
+	if it.Via != "" {
+		var err error
+		if mail.Via, err = via(it.Via); err != nil {
+			return queue.Result{}, err
+		}
+		d.Rule += "; by the route that an administrator set"
+	}
 	offered := false
 	res, err := o.Exchange.Send(ctx, mail, func(rule string, rung exchange.Rung) error {
 		offered = true
@@ -52,6 +61,16 @@ func (o *Outbound) smtp(ctx context.Context, it *queue.Item, r Route, d Decision
 	}
 	o.noteSMTP(ctx, it, res)
 	return res, nil
+}
+
+// via reads host:port, as a route of the queue says it.
+func via(route string) (exchange.SmartHost, error) {
+	host, text, err := net.SplitHostPort(route)
+	if err != nil {
+		return exchange.SmartHost{}, fmt.Errorf("bridge: route: %w", err)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	return exchange.SmartHost{Host: strings.ToLower(host), Port: uint16(port)}, err
 }
 
 // wire is a message as octets; its body is not copied.

@@ -65,8 +65,18 @@ func (l *ladder) Check(_ context.Context, m exchange.Mail, n int64) (exchange.Fi
 // queued puts one message through a queue and this Outbound, and returns how its entry stands after the first try.
 func queued(t *testing.T, l *ladder, env queue.Envelope, body string) (queue.Info, bool) {
 	t.Helper()
+	return queuedVia(t, l, env, body, "")
+}
+
+// queuedVia is queued after an administrator has set a route, if it is not empty.
+func queuedVia(t *testing.T, l *ladder, env queue.Envelope, body, hop string) (queue.Info, bool) {
+	t.Helper()
 	q := queue.New(spool.Store{Vault: testvault.New(t).Open(t, vault.Options{})}, queue.Options{Poll: time.Hour, Rand: func(time.Duration) time.Duration { return 0 }})
-	if _, err := q.Accept(t.Context(), env, strings.NewReader(body)); err != nil {
+	r, err := q.Accept(t.Context(), env, strings.NewReader(body))
+	if err == nil && hop != "" {
+		err = q.Route(t.Context(), r.Entries[0], hop, func(string, string) error { return nil })
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -153,6 +163,27 @@ func TestSMTPLeg(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A route of an administrator is the way of plain SMTP, stands in what was decided, and lowers no floor.
+func TestRouted(t *testing.T) {
+	env := queue.Envelope{ReversePath: "a@alpha.test", Recipients: []queue.Recipient{{Address: "b@bravo.test"}}}
+	synctest.Test(t, func(t *testing.T) {
+		l := &ladder{route: plainRoute, result: queue.Result{Class: queue.Network}, rule: "to relay.test over tls (floor tls)"}
+		i, _ := queuedVia(t, l, env, "Subject: x\r\n", "relay.test:2525")
+		if v := l.got[0].Via; v.Host != "relay.test" || v.Port != 2525 || v.Auth != nil || l.got[0].Floor != FloorTLS {
+			t.Errorf("%+v", l.got[0])
+		}
+		if i.Route != "relay.test:2525" || !strings.Contains(i.Rule, "; by the route that an administrator set; to relay.test") {
+			t.Errorf("%+v", i)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		l := &ladder{route: Route{Situation: Untrusted, Remote: record.Strict, Terms: Terms{Floor: FloorOpportunistic}}}
+		if i, _ := queuedVia(t, l, env, "Subject: x\r\n", "relay.test:2525"); len(l.got) != 0 || i.Leg != "hold" {
+			t.Errorf("%+v", i)
+		}
+	})
 }
 
 // What the ladder says becomes the queue's, and what was decided stands there.

@@ -386,8 +386,8 @@ func (c *Config) checkHealth(k checker) {
 	}
 }
 
-// checkListeners finds two listeners on one address, and a hand-off that comes straight back to us.
-func (c *Config) checkListeners(k checker) {
+// owners are the keys of our listeners by their addresses. Two on one address are a fault.
+func (c *Config) owners(k checker) map[string]string {
 	owner := map[string]string{}
 	claim := func(key string, list ...string) {
 		for _, a := range list {
@@ -405,6 +405,12 @@ func (c *Config) checkListeners(k checker) {
 	claim("dmtp.listen", c.DMTP.Listen...)
 	claim("dmtp.listen_dual", c.DMTP.ListenDual...)
 	claim("health.listen", c.Health.Listen)
+	return owner
+}
+
+// checkListeners finds two listeners on one address, and a hand-off that comes straight back to us.
+func (c *Config) checkListeners(k checker) {
+	owner := c.owners(k)
 	for key, hop := range c.Policy.smartHosts() {
 		if by := owner[hop]; by != "" {
 			k.bad(key, "%s is our own %s: mail would go in circles", hop, by)

@@ -52,6 +52,29 @@ func (p *Policy) SmartHostFor(domain string) (host string, port uint16) {
 	return strings.ToLower(host), uint16(n)
 }
 
+// CheckRoute says what is wrong with host:port as a server that some mail shall go by. The error is a Faults, or nil.
+func (c *Config) CheckRoute(hop string) error {
+	var faults, others Faults
+	k := checker{faults: &faults}
+	if smartHost(k, hop); hop == "" {
+		k.bad("route", "names no host and port")
+	}
+	if by := c.owners(checker{faults: &others})[hop]; by != "" {
+		k.bad("route", "%s is our own %s: mail would go in circles", hop, by)
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return faults
+}
+
+// Reroutable tells whether mail from a sender to a domain may go by another host than the domain's own, and the floor and the
+// layer that say so.
+func (p *Policy) Reroutable(sender, domain string) (floor, layer string, may bool) {
+	floor, layer = p.FloorFor(sender, domain)
+	return floor, layer, floor == "opportunistic" || floor == "tls"
+}
+
 // smartHosts are all smart hosts by their keys.
 func (p *Policy) smartHosts() map[string]string {
 	all := map[string]string{"policy.smart_host": p.SmartHost}

@@ -60,6 +60,8 @@ var Table = map[string]Rule{
 	"queue retry":   {Roles: []Role{Operator}},
 	"queue hold":    {Roles: []Role{Operator}},
 	"queue release": {Roles: []Role{Operator}},
+	"queue route":   {Roles: []Role{Operator}},
+	"queue dump":    {Roles: []Role{Operator}},
 	"queue fail":    {Roles: []Role{Operator}},
 	"queue drop":    {Roles: []Role{Operator}},
 

@@ -202,6 +202,16 @@ func (s Store) Rows(ctx context.Context, domain, after string, n int) ([]queue.R
 	return rows(list), named(err)
 }
 
+// Sealed is a row's message as it rests.
+func (s Store) Sealed(ctx context.Context, r queue.Row) (io.ReadCloser, int64, error) {
+	vr, err := back(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	b, n, err := s.Vault.SealedBody(ctx, vr.Record)
+	return b, n, named(err)
+}
+
 // Open opens a row's message.
 func (s Store) Open(ctx context.Context, r queue.Row) (queue.Entry, error) {
 	vr, err := back(r)

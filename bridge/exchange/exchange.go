@@ -101,7 +101,8 @@ func (x *Exchanger) Close() error { return x.pool.close() }
 // A Mail is one message for one recipient.
 type Mail struct {
 	Floor      Floor
-	From       string // reverse-path: an address, or "" for the null one
+	Via        SmartHost // in place of the domain's own hosts and of Options.SmartHost; the zero value: none
+	From       string    // reverse-path: an address, or "" for the null one
 	To         string
 	Message    smtpwire.Message
 	UTF8       bool // the sender's server said SMTPUTF8

@@ -580,6 +580,23 @@ func TestSmartHost(t *testing.T) {
 			t.Errorf("%d by the smart host, %d direct", len(relay.taken()), len(own.taken()))
 		}
 	})
+	t.Run("for one message", func(t *testing.T) {
+		relay := w.serve(t, "192.0.2.1", &mailServer{})
+		own := w.serve(t, "192.0.2.2", &mailServer{})
+		set(t, w, plain, "relay A 192.0.2.1", "direct MX 10 mx", "mx A 192.0.2.2")
+		w.options.SmartHost = nil
+		w.fresh(t)
+		m := letter(Opportunistic, "bob@direct.plain.test")
+		m.Via = SmartHost{Host: "relay.plain.test", Port: 587}
+		w.send(t, m)
+		m.Floor = TLS
+		if got, r := w.send(t, m); got != "trust 5.7.4" {
+			t.Errorf("floor tls: %s: %s", got, r.Reason)
+		}
+		if len(relay.taken()) != 1 || len(own.taken()) != 0 {
+			t.Errorf("%d by the host that was named, %d direct", len(relay.taken()), len(own.taken()))
+		}
+	})
 	t.Run("TLSA records of the smart host", func(t *testing.T) {
 		s := w.serve(t, "192.0.2.2", &mailServer{cert: self.cert})
 		set(t, w, signed, "proved A 192.0.2.2", strings.Replace(tlsa("proved", 3, 1, s.cert.Leaf), "_25.", "_587.", 1))

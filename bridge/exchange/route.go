@@ -53,10 +53,12 @@ type hop struct {
 func (t *try) route(ctx context.Context) (*route, *failure) {
 	to := t.mail.To[strings.LastIndexByte(t.mail.To, '@')+1:]
 	domain, err := resolver.NormalDomain(to)
-	if t.SmartHost != nil {
-		if s := t.SmartHost(domain); s.Host != "" {
-			return &route{domain: domain, smart: true, hops: []hop{{host: s.Host, port: s.Port}}, names: []string{s.Host}, auth: s.Auth}, nil
-		}
+	s := t.mail.Via
+	if s.Host == "" && t.SmartHost != nil {
+		s = t.SmartHost(domain)
+	}
+	if s.Host != "" {
+		return &route{domain: domain, smart: true, hops: []hop{{host: s.Host, port: s.Port}}, names: []string{s.Host}, auth: s.Auth}, nil
 	}
 	if err != nil {
 		return nil, &failure{class: queue.Permanent, status: "5.1.2", why: "what follows the @ is not a domain that mail can be sent to"}

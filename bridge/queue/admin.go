@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type Info struct {
 	Last     *time.Time `json:"last,omitempty"`
 	Leg      string     `json:"leg,omitempty"`
 	Rule     string     `json:"rule,omitempty"`
+	Route    string     `json:"route,omitempty"` // host:port that an administrator set for plain SMTP
 	Class    string     `json:"class,omitempty"`
 	Code     int        `json:"code,omitempty"`
 	Status   string     `json:"status,omitempty"`
@@ -41,7 +43,7 @@ func (r Row) info() Info {
 		return i
 	}
 	i.Attempts, i.Leg, i.Rule, i.Class, i.Code, i.Status, i.Host, i.Reason = d.Attempts, d.Leg, d.Rule, d.Class, d.Code, d.Status, d.Host, d.Reason
-	i.Held, i.Notice = d.Held, d.Notice
+	i.Held, i.Notice, i.Route = d.Held, d.Notice, d.Via
 	if !d.Last.IsZero() {
 		i.Last = &d.Last
 	}
@@ -81,6 +83,96 @@ func (q *Queue) Retry(ctx context.Context, id string) error {
 		}
 		return Change{}, fmt.Errorf("%w: %v; release it", ErrState, a.row.State)
 	})
+}
+
+// Route has plain SMTP of an entry go by another host, host:port, or by the usual way again when it is empty. What waits is
+// tried at once. Allow says whether the policy permits it for mail from a sender ("": the null reverse-path) to a domain; the
+// floor holds on that way, too. What was decided to go over DMTP goes nowhere else: ErrSealed.
+func (q *Queue) Route(ctx context.Context, id, hop string, allow func(sender, domain string) error) error {
+	return q.manage(ctx, id, func(a *attempt) (Change, error) {
+		if a.row.State == Notice {
+			return Change{}, fmt.Errorf("%w: %v", ErrState, a.row.State)
+		}
+		if hop != "" {
+			if err := a.routable(ctx, allow); err != nil {
+				return Change{}, err
+			}
+		}
+		a.detail.Via = hop
+		if a.row.State == Held {
+			return a.change(Held, a.row.Due), nil
+		}
+		a.detail.Asked = a.now
+		return a.change(Waiting, AtOnce), nil
+	})
+}
+
+func (a *attempt) routable(ctx context.Context, allow func(sender, domain string) error) error {
+	if a.detail.Leg == "dmtp" {
+		return ErrSealed
+	}
+	built, err := a.entry.Built(ctx)
+	if err == nil {
+		built.Close()
+		return ErrSealed
+	}
+	if !errors.Is(err, ErrNoBuilt) {
+		return err
+	}
+	return allow(a.env.ReversePath, a.row.Domain)
+}
+
+// A Dump is an entry's message as nobody but its recipient, or who has this gateway's keys, can read it.
+type Dump struct {
+	Kind   string // DumpBuilt or DumpSealed
+	Octets int64  // 0: not known
+	io.ReadCloser
+}
+
+// What a Dump holds.
+const (
+	DumpBuilt  = "dmime"       // the D/MIME message that goes to the destination
+	DumpSealed = "sealed-body" // the message as it rests here
+)
+
+// Dump gives the sealed object of an entry: the message that was built for its recipient, else the body as it rests, also of an
+// entry that cannot be opened. The caller closes it.
+func (q *Queue) Dump(ctx context.Context, id string) (Dump, error) {
+	row, err := q.store.Row(ctx, id)
+	if err != nil {
+		return Dump{}, err
+	}
+	if b, err := q.built(ctx, row); err == nil {
+		return Dump{Kind: DumpBuilt, ReadCloser: b}, nil
+	} else if !errors.Is(err, ErrNoBuilt) && !errors.Is(err, ErrDamaged) {
+		return Dump{}, err
+	}
+	r, n, err := q.store.Sealed(ctx, row)
+	return Dump{Kind: DumpSealed, Octets: n, ReadCloser: r}, err
+}
+
+// built opens the built message of a row; its entry is closed with it.
+func (q *Queue) built(ctx context.Context, row Row) (io.ReadCloser, error) {
+	e, err := q.store.Open(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	b, err := e.Built(ctx)
+	if err != nil {
+		e.Close()
+		return nil, err
+	}
+	return builtReader{b, e}, nil
+}
+
+type builtReader struct {
+	io.ReadCloser
+	entry Entry
+}
+
+func (r builtReader) Close() error {
+	defer r.entry.Close()
+	return r.ReadCloser.Close()
 }
 
 // Hold keeps a waiting entry until it is released. It does not expire.

@@ -183,7 +183,7 @@ func (a *attempt) deliver(ctx context.Context) (r Result, err error) {
 	defer cancel()
 	r, err = a.d.Deliver(ctx, &Item{
 		ID: a.row.ID, Record: a.row.Record, Envelope: a.env, Recipient: a.rcpt, Accepted: a.row.Made, Octets: a.row.Octets,
-		Attempt: a.detail.Attempts + 1, Asked: a.detail.Asked, Decision: Decision{a.detail.Leg, a.detail.Rule}, q: a.Queue, entry: a.entry, detail: &a.detail,
+		Attempt: a.detail.Attempts + 1, Asked: a.detail.Asked, Via: a.detail.Via, Decision: Decision{a.detail.Leg, a.detail.Rule}, q: a.Queue, entry: a.entry, detail: &a.detail,
 	})
 	if err == nil && r.Class == Unset {
 		err = errors.New("no result of a delivery")
@@ -280,8 +280,11 @@ func (a *attempt) endStatus(c Class, status string) string {
 	case c == Trust || c == Park:
 		return "5.7.5"
 	}
-	return "4.4.7"
+	return expired
 }
+
+// expired is the status of an entry whose time is over. Nothing waits for that reason.
+const expired = "4.4.7"
 
 // again puts the row off by the schedule, or ends it when its time is over. The last try is at that very time.
 func (a *attempt) again(ctx context.Context, r Result) Change {

@@ -76,6 +76,7 @@ type Item struct {
 	Octets    int64     // of the message
 	Attempt   int       // from 1
 	Asked     time.Time // when an administrator asked for this try; zero: it is the schedule's
+	Via       string    // host:port that plain SMTP shall go by, as an administrator said; "": the usual way
 	Decision  Decision  // the last one, if there was one
 
 	q      *Queue

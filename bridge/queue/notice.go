@@ -83,7 +83,7 @@ var waits = map[string]string{Network.String(): "4.4.1", Protocol.String(): "4.5
 
 // waitStatus is why mail waits (RFC 3463 §2: of class 4, whatever it may end in).
 func waitStatus(class, status string) string {
-	if _, detail, ok := strings.Cut(status, "."); ok {
+	if _, detail, ok := strings.Cut(status, "."); ok && status != expired {
 		return "4." + detail
 	}
 	if s, ok := waits[class]; ok {

@@ -429,6 +429,7 @@ func TestDelayStatus(t *testing.T) {
 		end    string
 	}{
 		"cannot be reached":  {queue.Result{Class: queue.Network}, "4.4.1", "4.4.7"},
+		"its end is known":   {queue.Result{Class: queue.Network, Status: "4.4.7"}, "4.4.1", "4.4.7"},
 		"connection lost":    {queue.Result{Class: queue.Network, Status: "4.4.2"}, "4.4.2", "4.4.7"},
 		"said why":           {queue.Result{Class: queue.Remote, Code: 452, Status: "4.2.2"}, "4.2.2", "4.4.7"},
 		"did not say why":    {queue.Result{Class: queue.Remote, Code: 451}, "4.0.0", "4.4.7"},

@@ -29,6 +29,7 @@ var (
 	ErrDamaged  = errors.New("queue: damaged in storage")  // the entry cannot be read, now or later
 	ErrNoBuilt  = errors.New("queue: nothing was built yet")
 	ErrBuilt    = errors.New("queue: built already") // send what was built
+	ErrSealed   = errors.New("queue: goes sealed over DMTP, to its destination alone")
 	ErrRefused  = errors.New("queue: notice refused for good")
 )
 

@@ -898,3 +898,69 @@ func TestAsked(t *testing.T) {
 		}
 	})
 }
+
+// TestRoute: who may send an entry by another host, and for how long.
+func TestRoute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		w := newWorld(t, queue.Options{DelayNotice: -1})
+		ids := w.accept(envelope("plain@y.example", "sealed@y.example", "gone@z.example"), message(10)).Entries
+		var via []string
+		w.run(func(ctx context.Context, it *queue.Item) (queue.Result, error) {
+			switch it.Recipient.Address {
+			case "plain@y.example":
+				via = append(via, it.Via)
+			case "sealed@y.example":
+				if err := it.SaveBuilt(ctx, []byte("sealed"), queue.Decision{Leg: "dmtp"}); err != nil && !errors.Is(err, queue.ErrBuilt) {
+					return queue.Result{}, err
+				}
+			case "gone@z.example":
+				return queue.Result{Class: queue.Permanent}, nil
+			}
+			return queue.Result{Class: queue.Remote, Code: 451}, nil
+		})
+		w.notify = func(queue.Mail) error { return errors.New("away") }
+		synctest.Wait()
+		var asked []string
+		allow := func(sender, domain string) error { asked = append(asked, sender+" "+domain); return nil }
+		no := errors.New("the floor")
+		for _, op := range []struct {
+			id, hop string
+			allow   func(string, string) error
+			want    error
+		}{
+			{ids[0], "relay.example:25", func(string, string) error { return no }, no},
+			{ids[0], "relay.example:25", allow, nil},
+			{ids[1], "relay.example:25", allow, queue.ErrSealed},
+			{ids[1], "", allow, nil},
+			{ids[2], "", allow, queue.ErrState},
+		} {
+			if err := w.Route(ctx, op.id, op.hop, op.allow); !errors.Is(err, op.want) {
+				t.Errorf("%s by %q: %v, want %v", op.id, op.hop, err, op.want)
+			}
+			synctest.Wait()
+		}
+		time.Sleep(hours(0.5))
+		if err := w.Route(ctx, ids[0], "", nil); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := len(via); n < 4 || via[0] != "" || via[1] != "relay.example:25" || via[2] != "relay.example:25" || via[n-1] != "" {
+			t.Errorf("%q", via)
+		}
+		if !slices.Equal(asked, []string{"alice@x.example y.example"}) {
+			t.Errorf("asked the policy for %q", asked)
+		}
+		// What is dumped is sealed, and so is what can no longer be opened.
+		for i, kind := range []string{queue.DumpSealed, queue.DumpBuilt} {
+			d, err := w.Dump(ctx, ids[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(d)
+			if err := errors.Join(err, d.Close()); err != nil || d.Kind != kind || bytes.Contains(b, []byte(canary)) || d.Octets != 0 && d.Octets != int64(len(b)) || len(b) == 0 {
+				t.Errorf("%s: %s, %d of %d octets, %v", kind, d.Kind, len(b), d.Octets, err)
+			}
+		}
+	})
+}

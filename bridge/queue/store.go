@@ -126,6 +126,8 @@ type Store interface {
 	// Set changes or removes a row that cannot be opened: what would be sealed, c.Trouble and payloads, is left out.
 	Set(ctx context.Context, row Row, c Change, now time.Time) error
 	Row(ctx context.Context, id string) (Row, error)
+	// Sealed is a row's message as it rests, of so many octets, also of one that cannot be opened. The caller closes it.
+	Sealed(ctx context.Context, row Row) (r io.ReadCloser, octets int64, err error)
 	// Rows lists at most n rows after an id, the oldest first, of one domain unless it is empty.
 	Rows(ctx context.Context, domain, after string, n int) ([]Row, error)
 }
@@ -165,6 +167,7 @@ type detail struct {
 	Attempts int       `json:"attempts,omitzero"`
 	Last     time.Time `json:"last,omitzero"`  // try
 	Asked    time.Time `json:"asked,omitzero"` // by an administrator, for the next try
+	Via      string    `json:"via,omitzero"`   // host:port, likewise, for every try
 
 	Leg  string `json:"leg,omitzero"` // the last decision: way out and rule
 	Rule string `json:"rule,omitzero"`

@@ -72,6 +72,9 @@ func (e refusedError) Unwrap() error { return e.error }
 // errReported ends a command with exit code 1 when it has said all there is to say itself.
 var errReported = errors.New("not fine")
 
+// errRefused is the same with exit code 3: policy refused all that failed.
+var errRefused = errors.New("refused by policy")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := dispatch(ctx, stdio{os.Stdin, os.Stdout, os.Stderr}, os.Args[1:])
@@ -87,6 +90,8 @@ func dispatch(ctx context.Context, std stdio, args []string) int {
 		return 0
 	case errors.Is(err, errReported):
 		return 1
+	case err == errRefused:
+		return 3
 	}
 	fmt.Fprintln(std.err, "gateway:", err)
 	if _, ok := errors.AsType[refusedError](err); ok {

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"dimegate/appliance/config"
 	"dimegate/appliance/spool"
 	"dimegate/bridge/queue"
 	"dimegate/dmtp"
@@ -37,6 +38,18 @@ var queueCommand = command{
 		queueOperation("hold", "hold entries until they are released: they do not expire", (*queue.Queue).Hold),
 		queueOperation("release", "release held entries, also those in quarantine, and try them at once", (*queue.Queue).Release),
 		queueOperation("fail", "end entries as undeliverable: their senders are told", (*queue.Queue).Fail),
+		{
+			name: "route", summary: "send entries by another host, with plain SMTP alone and where the floor permits it",
+			usage:   "[--config FILE] [--json] --to (HOST:PORT | usual) (ENTRY... | --domain DOMAIN | --all)",
+			example: "gateway queue route --to relay.example.org:25 --domain example.net",
+			run:     runQueueRoute,
+		},
+		{
+			name: "dump", summary: "write an entry's sealed object: nobody reads it without its keys",
+			usage:   "[--config FILE] [--json] [--out FILE] ENTRY",
+			example: "gateway queue dump --out entry.sealed 06h1144ehvsp7tbe5bu11lkaoc",
+			run:     runQueueDump,
+		},
 		queueOperation("drop", "end entries without telling anyone", (*queue.Queue).Drop),
 	},
 }
@@ -54,11 +67,16 @@ func queueOperation(name, summary string, do func(*queue.Queue, context.Context,
 
 // openQueue opens the queue beside the gateway. The caller calls done.
 func openQueue(ctx context.Context, path string) (q *queue.Queue, done func(), err error) {
+	q, _, done, err = openQueueOf(ctx, path)
+	return q, done, err
+}
+
+func openQueueOf(ctx context.Context, path string) (q *queue.Queue, c *config.Config, done func(), err error) {
 	c, o, err := openSealed(ctx, path)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return queue.New(spool.Store{Vault: o.Vault}, queue.Options{Hostname: c.Hostname}), func() { o.Close() }, nil
+	return queue.New(spool.Store{Vault: o.Vault}, queue.Options{Hostname: c.Hostname}), c, func() { o.Close() }, nil
 }
 
 // queuePage is how many entries are read at once.
@@ -175,6 +193,9 @@ func printEntry(w io.Writer, i queue.Info) error {
 	if i.Due != nil {
 		line("next", "%s", i.Due.Local().Format(time.RFC3339))
 	}
+	if i.Route != "" {
+		line("route", "%s, for plain SMTP", i.Route)
+	}
 	if i.Leg != "" {
 		line("way", "%s: %s", i.Leg, i.Rule)
 	}
@@ -195,56 +216,91 @@ type queueResult struct {
 }
 
 func runQueueOperation(ctx context.Context, std stdio, fs *flag.FlagSet, args []string, name string, do func(*queue.Queue, context.Context, string) error) error {
-	path := fs.String("config", defaultConfig, "configuration `FILE`")
-	asJSON := fs.Bool("json", false, "print JSON, an object a line")
-	domain := fs.String("domain", "", "all entries of a `DOMAIN`")
-	all := fs.Bool("all", false, "all entries")
-	ids, err := parse(fs, args)
+	t, err := parseTargets(fs, args, name)
 	if err != nil {
 		return err
 	}
+	q, done, err := openQueue(ctx, *t.config)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return t.each(ctx, std, q, func(id string) error { return do(q, ctx, id) })
+}
+
+// queueTargets are the entries that a command is about.
+type queueTargets struct {
+	name   string // of the command
+	config *string
+	asJSON *bool
+	domain *string
+	ids    []string
+	bulk   bool // those of a domain, or all
+}
+
+// parseTargets reads the flags and operands of every command about entries.
+func parseTargets(fs *flag.FlagSet, args []string, name string) (t queueTargets, err error) {
+	t = queueTargets{
+		name:   name,
+		config: fs.String("config", defaultConfig, "configuration `FILE`"),
+		asJSON: fs.Bool("json", false, "print JSON, an object a line"),
+		domain: fs.String("domain", "", "all entries of a `DOMAIN`"),
+	}
+	all := fs.Bool("all", false, "all entries")
+	if t.ids, err = parse(fs, args); err != nil {
+		return t, err
+	}
 	given := 0
-	for _, b := range []bool{len(ids) > 0, *domain != "", *all} {
+	for _, b := range []bool{len(t.ids) > 0, *t.domain != "", *all} {
 		if b {
 			given++
 		}
 	}
 	if given != 1 {
-		return usagef("queue %s: entries, or --domain, or --all", name)
+		return t, usagef("queue %s: entries, or --domain, or --all", name)
 	}
-	if *domain != "" {
-		if *domain, err = dmtp.Domain(*domain); err != nil {
-			return usagef("queue %s: --domain is not a domain", name)
+	t.bulk = len(t.ids) == 0
+	if *t.domain != "" {
+		if *t.domain, err = dmtp.Domain(*t.domain); err != nil {
+			return t, usagef("queue %s: --domain is not a domain", name)
 		}
 	}
-	q, done, err := openQueue(ctx, *path)
-	if err != nil {
-		return err
-	}
-	defer done()
-	bulk := len(ids) == 0
-	if bulk {
-		if err := eachEntry(ctx, q, *domain, func(i queue.Info) error { ids = append(ids, i.ID); return nil }); err != nil {
+	return t, nil
+}
+
+// each does something to every entry and prints what became of it.
+func (t queueTargets) each(ctx context.Context, std stdio, q *queue.Queue, do func(id string) error) error {
+	if t.bulk {
+		if err := eachEntry(ctx, q, *t.domain, func(i queue.Info) error { t.ids = append(t.ids, i.ID); return nil }); err != nil {
 			return err
 		}
 	}
-	bad := 0
-	for _, id := range ids {
-		err := do(q, ctx, id)
-		if bulk && (errors.Is(err, queue.ErrState) || errors.Is(err, queue.ErrNotFound)) {
+	bar := newProgress(std, "queue "+t.name+": entries", int64(len(t.ids)))
+	defer bar.end()
+	bad, refused := 0, 0
+	for _, id := range t.ids {
+		err := do(id)
+		bar.add(1)
+		if t.bulk && (errors.Is(err, queue.ErrState) || errors.Is(err, queue.ErrNotFound)) {
 			continue // not meant: it is not in a state for this, or has ended meanwhile
 		}
 		if err != nil {
 			bad++
 		}
-		if err := printResult(std, id, name, err, *asJSON); err != nil {
+		if _, ok := errors.AsType[refusedError](err); ok {
+			refused++
+		}
+		if err := printResult(std, id, t.name, err, *t.asJSON); err != nil {
 			return err
 		}
 	}
-	if bad > 0 {
-		return errReported
+	switch {
+	case bad == 0:
+		return nil
+	case bad == refused:
+		return errRefused
 	}
-	return nil
+	return errReported
 }
 
 func printResult(std stdio, id, name string, err error, asJSON bool) error {

@@ -35,6 +35,7 @@ func documented(t *testing.T) map[string]string {
 // operands make each command's line one that could be run.
 var operands = map[string][]string{
 	"audit prove": {"0"}, "keys show": {"nobody@x.example"}, "keys export-signet": {"nobody@x.example"},
+	"queue route":    {"--to", "usual", "nobody"},
 	"policy explain": {"--from", "a@x.example", "--to", "b@y.example"}, "policy replay": {"--since", "1h", "--with", "CONFIG"},
 	"roles grant": {"privacy-officer", "carol"}, "roles revoke": {"privacy-officer", "carol"},
 	"seal add": {"--role", "host"}, "seal remove": {"host", "key-file", "x"}, "seal rewrap": {"host"},

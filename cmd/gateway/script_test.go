@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("VECTORS", folder)
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "archive": archiveCommand},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "archive": archiveCommand, "enqueue": enqueueCommand},
 	})
 }
 

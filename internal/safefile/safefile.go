@@ -2,6 +2,7 @@
 package safefile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,24 +20,29 @@ var ErrTooLarge = errors.New("file too large")
 // Write puts data into the file at path with mode 0600, in place of what was there: after a crash the path has the old
 // content or all of the new one, never a part. When it returns nil the content and its name are on stable storage.
 func Write(path string, data []byte) error {
-	return write(path, data, os.Rename)
+	return write(path, bytes.NewReader(data), os.Rename)
 }
 
 // Create is Write for a file that must not exist: it fails with fs.ErrExist when there is one, also against another
 // Create at the same moment.
 func Create(path string, data []byte) error {
-	return write(path, data, os.Link)
+	return CreateFrom(path, bytes.NewReader(data))
+}
+
+// CreateFrom is Create of what a reader gives.
+func CreateFrom(path string, r io.Reader) error {
+	return write(path, r, os.Link)
 }
 
 // write makes a temporary file beside path and publishes it by place, which is os.Rename or os.Link.
-func write(path string, data []byte, place func(from, to string) error) error {
+func write(path string, r io.Reader, place func(from, to string) error) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp") // CreateTemp makes mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name()) // after a rename nothing is there
-	_, err = f.Write(data)
+	_, err = io.Copy(f, r)
 	if err == nil {
 		err = f.Sync()
 	}
