@@ -23,11 +23,11 @@ type Firewall struct {
 }
 
 // outside are the prefixes of fields that mean something only when they were added inside, exchange those of them that mean
-// something to Exchange. The fields by which Exchange finds
+// something to Exchange: to an organization, a forest, or the two halves of a hybrid. The fields by which Exchange finds
 // loops (X-MS-Exchange-ForwardingLoop, X-MS-Exchange-Inbox-Rules-Loop, X-EOPAttributedMessage) do not begin so, and stay.
 var (
 	outside  = []string{"X-DIME"}
-	exchange = []string{"X-MS-Exchange-Organization-", "X-MS-Exchange-CrossPremises-"}
+	exchange = []string{"X-MS-Exchange-Organization-", "X-MS-Exchange-CrossPremises-", "X-MS-Exchange-Forest-"}
 )
 
 // Filter removes such fields from a message that came from outside, and tells which.

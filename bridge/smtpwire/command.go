@@ -93,6 +93,9 @@ func (c *Conn) command(text string) error {
 		c.hello = verb
 		c.mu.Unlock()
 	}
+	if strings.HasPrefix(verb, "X") { // XEXCH50 and the like (RFC 5321 §4.1.5): go-smtp would hang up at the third
+		return c.say("502 5.5.1 Not offered here")
+	}
 	if c.mustEHLO {
 		switch verb {
 		case "MAIL", "RCPT", "DATA", "AUTH", "VRFY", "EXPN":

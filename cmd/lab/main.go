@@ -34,6 +34,7 @@ var commands = []command{
 	benchCommand,
 	roundtripCommand,
 	smuggleCommand,
+	exchangeCommand,
 	{name: "escrow-part", run: runEscrowPart}, // see escrowLab.start
 	{name: "gateway-at", run: runGatewayAt},   // see leakWorld.startAlpha
 }
