@@ -18,7 +18,7 @@ import (
 	"dimegate/internal/safefile"
 )
 
-// maxPasswordFile bounds the file of policy.smart_host_auth_file, in octets.
+// maxPasswordFile bounds a file of plainAuth, in octets.
 const maxPasswordFile = 1024
 
 // makeExchange makes the way out by plain SMTP, over the given policies. Reports may be nil.
@@ -27,7 +27,7 @@ func (a *Appliance) makeExchange(policies mtasts.Store, reports exchange.Reports
 	if err != nil {
 		return err
 	}
-	auth, err := smartHostAuth(a.config.Policy.SmartHostAuthFile)
+	auth, err := plainAuth("policy.smart_host_auth_file", a.config.Policy.SmartHostAuthFile)
 	if err != nil {
 		return err
 	}
@@ -93,18 +93,18 @@ func (a *Appliance) dialName(ctx context.Context, _, address string) (net.Conn, 
 	return nil, failed
 }
 
-// smartHostAuth reads the name and password for the smart host; nil without a file.
-func smartHostAuth(file string) (func() sasl.Client, error) {
+// plainAuth reads the name and password that a key names a file of; nil without a file.
+func plainAuth(key, file string) (func() sasl.Client, error) {
 	if file == "" {
 		return nil, nil
 	}
 	b, err := safefile.ReadSecret(file, maxPasswordFile)
 	if err != nil {
-		return nil, fmt.Errorf("policy.smart_host_auth_file: %s: %w", file, err)
+		return nil, fmt.Errorf("%s: %s: %w", key, file, err)
 	}
 	name, password, ok := bytes.Cut(bytes.TrimRight(b, "\r\n"), []byte(":"))
 	if !ok || len(name) == 0 || bytes.ContainsAny(password, "\r\n\x00") {
-		return nil, fmt.Errorf("policy.smart_host_auth_file: %s: not one line name:password", file)
+		return nil, fmt.Errorf("%s: %s: not one line name:password", key, file)
 	}
 	return func() sasl.Client { return sasl.NewPlainClient("", string(name), string(password)) }, nil
 }

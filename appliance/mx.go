@@ -144,6 +144,10 @@ func (a *Appliance) innerServers(sessions int, t smtpwire.Timeouts) (inner, erro
 	if err != nil {
 		return nil, err
 	}
+	auth, err := plainAuth("handoff.auth_file", a.config.Handoff.AuthFile)
+	if err != nil {
+		return nil, err
+	}
 	servers, all := map[string]*handoff.Inner{}, inner{}
 	for _, o := range a.config.Organizations {
 		s := servers[o.Inner]
@@ -151,7 +155,7 @@ func (a *Appliance) innerServers(sessions int, t smtpwire.Timeouts) (inner, erro
 			s = handoff.New(handoff.Config{
 				Address: o.Inner, Name: a.config.Hostname, LMTP: a.config.Handoff.LMTP,
 				TLS: tlsPolicies[a.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-				Client: clientPolicies[a.config.Handoff.Client], Names: a.nameOf,
+				Auth: auth, Client: clientPolicies[a.config.Handoff.Client], Names: a.nameOf,
 				MaxSessions: sessions, Timeouts: t, Log: a.Log,
 			})
 			servers[o.Inner] = s

@@ -228,7 +228,8 @@ func signedMail(t *testing.T) (message []byte, record string) {
 	return b.Bytes(), `s._domainkey TXT "v=DKIM1; k=ed25519; p=` + base64.StdEncoding.EncodeToString(key.Public().(ed25519.PublicKey)) + `"`
 }
 
-// Postfix in the world, and Postfix as the inner server. SPF, DKIM and DMARC hold, and are noted.
+// Postfix in the world, and Postfix as the inner server, which learns by XCLIENT whom it came from. SPF, DKIM and DMARC hold, and
+// are noted.
 func TestPort25Postfix(t *testing.T) {
 	testpeer.Require(t, "postfix", "dovecot")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -243,7 +244,7 @@ func TestPort25Postfix(t *testing.T) {
 	store, err := b.Dovecot(ctx, "store", hosts[0])
 	check(t, err)
 	inner, err := b.Postfix(ctx, testpeer.PostfixConfig{Name: "inner", Listen: hosts[0] + ":25", Hostname: "mail.alpha.example", Domain: "alpha.example",
-		Users: "^(bob|dora)@", Transport: []string{"alpha.example lmtp:inet:" + store.LMTP}})
+		Users: "^(bob|dora)@", Transport: []string{"alpha.example lmtp:inet:" + store.LMTP}, Main: []string{"smtpd_authorized_xclient_hosts = 127.0.0.1"}})
 	check(t, err)
 	w := newWorld(t, "alpha.example", "example.net")
 	s := w.sites[0]
@@ -253,7 +254,7 @@ func TestPort25Postfix(t *testing.T) {
 	s.run(Options{})
 	ip, port, _ := strings.Cut(s.dual(), ":")
 	out, err := b.Postfix(ctx, testpeer.PostfixConfig{Name: "out", Listen: hosts[1] + ":25", Hostname: "out.example.net", Domain: "example.net",
-		Relayhost: "[" + ip + "]:" + port, Main: []string{"smtp_tls_security_level = encrypt", "smtp_tls_loglevel = 1"}})
+		Relayhost: "[" + ip + "]:" + port, Main: []string{"smtp_tls_security_level = encrypt", "smtp_tls_loglevel = 1", "smtp_bind_address = " + hosts[1]}})
 	check(t, err)
 	c, err := testpeer.DialSMTP(ctx, out.Addr)
 	check(t, err)
@@ -264,7 +265,7 @@ func TestPort25Postfix(t *testing.T) {
 		got, err := store.Inbox(ctx, who)
 		check(t, err)
 		if text := string(got[0]); !strings.HasSuffix(text, " boy.\r\nhello\r\n") || !strings.Contains(text, "\r\nAuthentication-Results: dx.alpha.example;\r\n\tspf=pass smtp.mailfrom=carol@example.net;\r\n\tdkim=pass header.d=example.net;\r\n\tdmarc=pass header.from=example.net\r\n") || !strings.Contains(text, "X-DIME: no\r\n") || strings.Contains(text, "eve") ||
-			!strings.Contains(text, "by dx.alpha.example with ESMTPS id ") {
+			!strings.Contains(text, "by dx.alpha.example with ESMTPS id ") || !strings.Contains(text, "Received: from out.example.net (unknown ["+hosts[1]+"])\r\n\tby mail.alpha.example (Postfix)") {
 			t.Errorf("%s: arrived as\n%.2000s", who, text)
 		}
 	}

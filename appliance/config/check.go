@@ -277,6 +277,9 @@ func (i *Inbound) Exempted() []netip.Prefix { return prefixes(i.Exempt) }
 func (h *Handoff) check(k checker) {
 	address(k, "address", h.Address)
 	oneOf(k, "starttls", h.StartTLS, "off", "opportunistic", "required")
+	if h.AuthFile != "" && h.StartTLS != "required" {
+		k.bad("auth_file", "needs starttls = \"required\": else the password could be had by whoever is in between")
+	}
 	oneOf(k, "exchange_fields", h.Exchange, "remove", "keep")
 	oneOf(k, "client_address", h.Client, "auto", "off", "proxy")
 	count(k, "max_sessions", h.MaxSessions, 1, 10_000)
@@ -446,6 +449,7 @@ func (c *Config) CheckFiles() error {
 		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile)
 	}
 	secretFile(k, "submission.auth_file", c.Submission.AuthFile, "make it, or take the key out")
+	secretFile(k, "handoff.auth_file", c.Handoff.AuthFile, "make it, or take the key out")
 	secretFile(k, "policy.smart_host_auth_file", c.Policy.SmartHostAuthFile, "make it, or take the key out")
 	plainFile(k, "dns.trust_anchor_file", c.DNS.TrustAnchorFile)
 	plainFile(k, "tls.ca_file", c.TLS.CAFile)

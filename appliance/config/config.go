@@ -117,6 +117,7 @@ type Handoff struct {
 	Address     string        `toml:"address"`         // host:port; default 127.0.0.1:25
 	LMTP        bool          `toml:"lmtp"`            // default false
 	StartTLS    string        `toml:"starttls"`        // off, opportunistic or required (with a certificate that tls.ca_file proves); default opportunistic
+	AuthFile    string        `toml:"auth_file"`       // name:password, one line, mode 0600; default: no AUTH
 	CallAhead   bool          `toml:"call_ahead"`      // ask the inner server whether a recipient exists; default true
 	Exchange    string        `toml:"exchange_fields"` // from outside, that only Exchange believes: remove or keep; default remove
 	Client      string        `toml:"client_address"`  // how the server learns whose mail it is: auto (XCLIENT or XFORWARD), off or proxy; default auto
@@ -425,6 +426,7 @@ func (c *Config) Resolve(folder string) {
 		at(folder, &s.TransitCAFile, "")
 	}
 	at(folder, &c.Policy.SmartHostAuthFile, "")
+	at(folder, &c.Handoff.AuthFile, "")
 	c.Policy.Domains, c.Policy.Senders = lowerKeys(c.Policy.Domains), lowerKeys(c.Policy.Senders)
 	c.Alt.Domains = lowerKeys(c.Alt.Domains)
 }

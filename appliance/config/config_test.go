@@ -114,6 +114,7 @@ func TestLoad(t *testing.T) {
 		"certificates":           {org + "[submission]\nnetworks = []\ncertificate_names = [\"mail.example.org\"]\n[[submission.tenant]]\ncertificate_name = \"mail.protection.outlook.com\"\nfield = \"X-OriginatorOrg\"\nvalue = \"example.org\"\n", nil},
 		"a shared certificate":   {org + "[submission]\ncertificate_names = [\"mail.protection.outlook.com\", \"*.example.org\"]\n", []string{"submission.certificate_names: mail.protection.outlook.com is shown for every customer", "use [[submission.tenant]]", "\"*.example.org\" is not a host name"}},
 		"half a tenant":          {org + "[[submission.tenant]]\nfield = \"X-A:\"\n", []string{"submission.tenant[1].certificate_name: \"\" is not", "submission.tenant[1].field: \"X-A:\" is not", "submission.tenant[1].value: is what"}},
+		"password for anyone":    {org + "[handoff]\nauth_file = \"p\"\n", []string{"handoff.auth_file: needs starttls = \"required\""}},
 		"bare address":           {org + "[submission]\nnetworks = [\"192.0.2.7\"]\n", nil},
 		"no way in":              {org + "[submission]\nlisten = []\n[dmtp]\nlisten = []\n", []string{"submission.listen: is empty", "dmtp.listen: is empty"}},
 		"upper case domain":      {"[[organization]]\ndomains = [\"Example.ORG\"]\n", nil},
