@@ -8,6 +8,7 @@ import (
 	"dimegate/appliance/config"
 	"dimegate/bridge"
 	"dimegate/bridge/exchange"
+	"dimegate/bridge/queue"
 	"dimegate/dmtp/dmtpclient"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/record"
@@ -15,7 +16,20 @@ import (
 	"dimegate/dmtp/signet"
 	"dimegate/internal/killpoint"
 	"dimegate/trustful"
+	"dimegate/vault"
 )
+
+// deliverer tells the queue of a full disk in its own word, wherever below a delivery it showed: in pins, keys or notes. It is
+// no fault of the entry, which must not come into quarantine for it.
+type deliverer struct{ to queue.Deliverer }
+
+func (d deliverer) Deliver(ctx context.Context, it *queue.Item) (queue.Result, error) {
+	r, err := d.to.Deliver(ctx, it)
+	if errors.Is(err, vault.ErrFull) {
+		err = errors.Join(queue.ErrFull, err)
+	}
+	return r, err
+}
 
 // router finds the way to a recipient: the resolver, under the administrator's policy.
 type router struct {
@@ -54,8 +68,11 @@ func (r router) Route(ctx context.Context, sender, recipient string) (bridge.Rou
 		route.Destination = message.Party{Name: u.Org.Name, Signet: u.Org.Signet}
 		return route, nil
 	}
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return bridge.Route{}, ctx.Err()
+	case errors.Is(err, vault.ErrFull): // the pins could not be kept
+		return bridge.Route{}, err
 	}
 	return failed(route, err), nil
 }

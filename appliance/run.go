@@ -46,7 +46,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		start("plain smtp", a.plain.run)
 	}
 	start("queue", func(ctx context.Context) error {
-		return a.queue.Run(ctx, a.outbound, notifier{a.inner, a.loops, a.queue})
+		return a.queue.Run(ctx, deliverer{a.outbound}, notifier{a.inner, a.loops, a.queue})
 	})
 	start("checkpoints", a.checkpoints)
 	start("counts", a.flush)

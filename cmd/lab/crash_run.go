@@ -52,8 +52,15 @@ const heldSender = "carol@alpha.test"
 // crash does all of it.
 func crash(ctx context.Context, b *testpeer.Bench, plan crashPlan) (*crashReport, error) {
 	start := time.Now()
-	c, err := newCrashRun(ctx, b, plan)
+	binary, err := Build(ctx, b.Dir, "killpoints")
 	if err != nil {
+		return nil, err
+	}
+	c, err := newCrashRun(ctx, b, binary, plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.holding(true); err != nil {
 		return nil, err
 	}
 	flush, stop := context.WithCancel(ctx)
@@ -82,16 +89,12 @@ func crash(ctx context.Context, b *testpeer.Bench, plan crashPlan) (*crashReport
 	return r, nil
 }
 
-// newCrashRun starts everything, the gateways last.
-func newCrashRun(ctx context.Context, b *testpeer.Bench, plan crashPlan) (*crashRun, error) {
-	l, err := NewLab(ctx, b, func(l *Lab) {
+// newCrashRun starts all but the gateways.
+func newCrashRun(ctx context.Context, b *testpeer.Bench, binary string, plan crashPlan, edit ...func(*Lab)) (*crashRun, error) {
+	l, err := NewLab(ctx, b, append(edit, func(l *Lab) {
 		l.Alpha.main = []string{"enable_long_queue_ids = yes", "default_destination_concurrency_failed_cohort_limit = 0"}
 		l.Bravo.main = []string{"header_checks = regexp:{ { /^X-Lab-Refuse:/ REJECT } }"}
-	})
-	if err != nil {
-		return nil, err
-	}
-	binary, err := Build(ctx, b.Dir, "killpoints")
+	})...)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +108,7 @@ func newCrashRun(ctx context.Context, b *testpeer.Bench, plan crashPlan) (*crash
 		both[i].Env = []string{killpoint.TraceVariable + "=" + c.traceFile(both[i])}
 	}
 	c.alpha, c.bravo = both[0], both[1]
-	return c, c.holding(true)
+	return c, nil
 }
 
 // holding tells the origin to hold what one of its users sends, or no longer to.

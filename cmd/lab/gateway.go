@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,8 +82,8 @@ func (l *Lab) anchorFile() string { return filepath.Join(l.Dir, "anchor") }
 // NewGateway configures an organisation's gateway, makes its keys, and publishes its record. It does not start it.
 func (l *Lab) NewGateway(ctx context.Context, binary string, o *Org) (*Gateway, error) {
 	g := &Gateway{Inner: o.Postfix.Addr, lab: l, org: o, binary: binary}
-	g.Data = filepath.Join(l.Dir, "dx."+o.Domain)
-	g.Config = g.Data + ".toml"
+	g.Data = filepath.Join(cmp.Or(o.volume, l.Dir), "dx."+o.Domain)
+	g.Config = filepath.Join(l.Dir, "dx."+o.Domain+".toml")
 	if err := g.Configure(nil); err != nil {
 		return nil, err
 	}

@@ -34,6 +34,7 @@ type Org struct {
 
 	records []string // further records of its zone
 	main    []string // further lines of its mail server's main.cf
+	volume  string   // the folder for its gateway's data; "": the bench's
 }
 
 // A Lab is two organisations on loopback, and the name space that both believe in.

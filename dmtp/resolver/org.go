@@ -54,7 +54,8 @@ func (r *Resolver) renew(ctx context.Context, name string, old *Domain, v *visit
 			r.domains.put(name, d, d.hard, now)
 			return d, nil
 		}
-		if e, ok := errors.AsType[*Error](err); ok && !ended(ctx) && e.Verdict != ErrNotDIME { // which DNS remembers
+		// What there is not, DNS remembers; what we could not do says nothing about the domain.
+		if e, ok := errors.AsType[*Error](err); ok && !ended(ctx) && e.Verdict != ErrNotDIME && !errors.Is(err, errInternal) {
 			r.failed.put(name, e, now.Add(failedTTL), now)
 		}
 		return nil, err
