@@ -21,6 +21,7 @@ dovecot:dovecot-imapd dovecot:dovecot-lmtpd
 unbound:unbound
 nsd:nsd ldns-signzone:ldnsutils
 softhsm2-util:softhsm2
+opendkim:opendkim
 swaks:swaks swaks:libnet-ssleay-perl
 python3:python3
 strace:strace
@@ -38,6 +39,7 @@ reason() {
     dovecot*) echo "the mailbox at the end of the line" ;;
     strace) echo "counts the calls that wait for the disk, in Postfix and in the gateway" ;;
     python3) echo "the reader of our notices that is not ours" ;;
+    opendkim) echo "a milter that is not ours, which rejects, quarantines and wants to change headers" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
     haproxy) echo "the proxy whose PROXY headers we read" ;;
     lib*) echo "what Exim and OpenSMTPD need" ;;

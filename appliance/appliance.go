@@ -71,6 +71,7 @@ type Appliance struct {
 	inbound    *bridge.Inbound
 	submission *submission.Server
 	plain      *plain // nil: no shared port
+	scanners   scanners
 	server     *dmtpserver.Server
 
 	listeners listeners
@@ -104,7 +105,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
 		return nil, err
 	}
-	for _, part := range []func() error{a.makeLoops, a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.makeWitnesses, a.listen} {
+	for _, part := range []func() error{a.makeLoops, a.makeScanners, a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.makeWitnesses, a.listen} {
 		if err := part(); err != nil {
 			return nil, err
 		}
@@ -264,7 +265,7 @@ func firewall(c *config.Config) handoff.Firewall {
 
 func (a *Appliance) makeInbound() error {
 	a.inbound = bridge.NewInbound(bridge.InboundOptions{
-		Opener: opener{a.keeper, a.resolver}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now},
+		Opener: opener{a.keeper, a.resolver}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now}, Scanner: a.scanners.inbound,
 		Firewall: firewall(a.config), Loops: a.loops, Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
 	})
 	return nil
@@ -297,7 +298,7 @@ func (a *Appliance) makeSubmission() error {
 			return fmt.Errorf("submission.auth_file: %s: %w", s.AuthFile, err)
 		}
 	}
-	a.submission = submission.New(c, acceptor{a.queue}, a.Log)
+	a.submission = submission.New(c, acceptor{a.queue, a.scanners.outbound}, a.Log)
 	return nil
 }
 
@@ -387,7 +388,7 @@ func (a *Appliance) Close() error {
 	if a.exchange != nil {
 		errs = append(errs, a.exchange.Close())
 	}
-	errs = append(errs, a.inner.Close())
+	errs = append(errs, a.inner.Close(), a.scanners.close())
 	if a.plain != nil {
 		errs = append(errs, a.plain.inner.Close())
 	}

@@ -60,8 +60,9 @@ func (a *Appliance) makeMX() error {
 	a.plain = &plain{inner: own, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
 		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
 		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
-		Firewall: firewall(a.config), Loops: a.loops, Auth: a.mailAuth(), Hold: func() mx.Held { return held{a.vault.NewHold()} },
-		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
+		Firewall: firewall(a.config), Loops: a.loops, Auth: a.mailAuth(), Scanner: a.scanners.inbound,
+		Hold: func() mx.Held { return held{a.vault.NewHold()} },
+		TLS:  &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxRecipients: i.MaxRecipients, MaxSessions: i.MaxSessions, MaxPerClient: i.MaxPerClient, Timeout: i.Timeout, Now: a.Now,
 	}, a.Log)}
 	return nil

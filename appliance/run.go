@@ -52,6 +52,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	start("counts", a.flush)
 	start("sweep", a.sweep)
 	start("seals", a.watchSeals)
+	start("scanners", a.checkScanners)
 	<-ctx.Done()
 	parts.Wait()
 	a.inbound.Wait()

@@ -9,6 +9,7 @@ import (
 
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/queue"
+	"dimegate/bridge/scanner"
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/submission"
 	"dimegate/bridge/translate"
@@ -16,7 +17,10 @@ import (
 )
 
 // acceptor puts what the inner mail servers send into the queue.
-type acceptor struct{ queue *queue.Queue }
+type acceptor struct {
+	queue   *queue.Queue
+	scanner *scanner.Scanner // nil: nobody looks
+}
 
 // bodies and returns are RFC 6152's, 3030's and 3461's keywords; what was not said is the zero value.
 var (
@@ -39,7 +43,7 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 		}
 		e.Recipients = append(e.Recipients, r)
 	}
-	_, err := a.queue.Accept(ctx, e, body)
+	err := a.accept(ctx, env, e, body)
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		return errors.Join(submission.ErrFull, err)

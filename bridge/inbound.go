@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dimegate/bridge/handoff"
+	"dimegate/bridge/scanner"
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/translate"
 	"dimegate/dmtp/dmtpserver"
@@ -91,6 +92,7 @@ type InboundOptions struct {
 	Opener   Opener
 	Inner    Inner
 	Intents  Intents
+	Scanner  *scanner.Scanner // sees every message before it is handed over; nil: nobody does
 	Firewall handoff.Firewall
 	Loops    *handoff.LoopGuard
 	Hostname string        // ours, in trace fields
@@ -155,6 +157,10 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	}
 	a := Arrival{Origin: in.Origin, ID: in.ID, Commit: in.Commit, Author: letter.Author, Recipient: in.Recipient,
 		ReturnPath: returnPath(mail, letter.Author, in.Origin), At: b.Now()}
+	whole := smtpwire.OnTop(clean.Bytes(), body) // what is scanned is what is handed over
+	if err := b.scan(ctx, in, a, whole); err != nil {
+		return err
+	}
 	flight, err := b.Intents.Begin(ctx, a, mail)
 	if err != nil {
 		return err
@@ -169,11 +175,27 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 		signed := slices.ContainsFunc(removed, func(c translate.Change) bool { return c.Signed })
 		b.Log.LogAttrs(ctx, slog.LevelInfo, "fields removed at hand-off", slog.String("id", flight.ID()), slog.Int("fields", len(removed)), slog.Bool("signed", signed))
 	}
-	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), letter.Unlayered, clean, body))
+	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), letter.Unlayered, clean, whole))
+}
+
+// scan has the content scanners judge what would be handed over. There is nowhere to hold it.
+func (b *Inbound) scan(ctx context.Context, in *dmtpserver.Incoming, a Arrival, m smtpwire.Message) error {
+	if b.Scanner == nil {
+		return nil
+	}
+	e := scanner.Envelope{ID: fmt.Sprintf("%x", in.ID[:10]), Client: netip.AddrPortFrom(in.Peer, 0), Hello: a.Origin, From: a.ReturnPath, To: []string{a.Recipient}}
+	err := b.Scanner.Scan(ctx, e, m.Reader())
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, scanner.ErrRejected), errors.Is(err, scanner.ErrQuarantined), errors.Is(err, scanner.ErrTooLarge):
+		return errors.Join(dmtpserver.ErrRefused, err)
+	}
+	return errors.Join(dmtpserver.ErrDeferred, err)
 }
 
 // delivery is what the inner server gets: the message as its author wrote it, behind our trace.
-func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, unlayered bool, head translate.Message, body translate.Body) handoff.Delivery {
+func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, unlayered bool, head translate.Message, m smtpwire.Message) handoff.Delivery {
 	layer := ""
 	if unlayered {
 		layer = "; layer=missing"
@@ -182,7 +204,7 @@ func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, unlaye
 	top = append(top, b.Loops.Mark(head, a.Recipient)...)
 	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
 	who := smtpwire.Caller{Addr: netip.AddrPortFrom(in.Peer, 0), Hello: a.Origin}
-	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: smtpwire.OnTop(head.Bytes(), body), Caller: who}
+	return handoff.Delivery{From: a.ReturnPath, To: a.Recipient, Top: top, Message: m, Caller: who}
 }
 
 // MarkField is the field by which the inner server and its users can tell mail that came sealed and verified, and a warning in it

@@ -73,6 +73,7 @@ func (c *Config) Check() error {
 	c.DMTP.check(k.at("dmtp."))
 	c.Inbound.check(k.at("inbound."))
 	c.Handoff.check(k.at("handoff."))
+	c.Scanner.check(k.at("scanner."))
 	c.DNS.check(k.at("dns."))
 	c.Vault.HostSeal.check(k.at("vault.host_seal."))
 	c.Vault.SigningSeal.check(k.at("vault.signing_seal."))

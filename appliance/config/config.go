@@ -29,6 +29,7 @@ type Config struct {
 	DMTP          DMTP           `toml:"dmtp"`
 	Inbound       Inbound        `toml:"inbound"`
 	Handoff       Handoff        `toml:"handoff"`
+	Scanner       Scanner        `toml:"scanner"`
 	DNS           DNS            `toml:"dns"`
 	TLS           TLS            `toml:"tls"`
 	Vault         Vault          `toml:"vault"`
@@ -283,10 +284,11 @@ func Default() *Config {
 			MaxSessions: 20,
 			Timeout:     8 * time.Minute,
 		},
-		TLS:    TLS{CRLFiles: []string{}},
-		DNS:    DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
-		Policy: Policy{Floor: "tls", History: 720 * time.Hour},
-		Alt:    Alt{Mode: "opportunistic", Suites: []string{"0201", "0202", "0101"}, Bucket: 1024},
+		Scanner: Scanner{Outbound: []string{}, Inbound: []string{}, Timeout: time.Minute, MaxOctets: 100 << 20, HeaderChanges: "refuse"},
+		TLS:     TLS{CRLFiles: []string{}},
+		DNS:     DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
+		Policy:  Policy{Floor: "tls", History: 720 * time.Hour},
+		Alt:     Alt{Mode: "opportunistic", Suites: []string{"0201", "0202", "0101"}, Bucket: 1024},
 		Queue: Queue{
 			Life:        120 * time.Hour,
 			TrustLife:   72 * time.Hour,

@@ -154,6 +154,10 @@ func TestLoad(t *testing.T) {
 		"half a transit seal":    {org + "[vault.host_seal]\ntransit_key = \"k\"\n", []string{"vault.host_seal.transit_address: is not set"}},
 		"half a certificate":     {org + "[submission]\nkey_file = \"k\"\n", []string{"submission.key_file: certificate_file and key_file go together"}},
 		"port of words":          {org + "[handoff]\naddress = \"mail:smtp\"\n", []string{"handoff.address: \"mail:smtp\": the port is not a number"}},
+		"scanners":               {org + "[scanner]\noutbound = [\"milter://127.0.0.1:8891\", \"milter:///run/m.sock\"]\ninbound = [\"smtp://[::1]:10025\"]\nheader_changes = \"ignore\"\n", nil},
+		"scanner of no kind":     {org + "[scanner]\noutbound = [\"127.0.0.1:8891\"]\n", []string{"scanner.outbound: \"127.0.0.1:8891\" is neither milter"}},
+		"scanner elsewhere":      {org + "[scanner]\ninbound = [\"smtp://192.0.2.1:25\"]\n", []string{"scanner.inbound: \"smtp://192.0.2.1:25\": mail would cross the network"}},
+		"scanner without a port": {org + "[scanner]\ninbound = [\"milter://localhost\"]\ntimeout = \"5m\"\nheader_changes = \"make\"\n", []string{"scanner.inbound: \"milter://localhost\": behind", "scanner.timeout: 5m is over 4m", "scanner.header_changes: \"make\" is not one of"}},
 		"no port":                {org + "[handoff]\naddress = \"mail\"\n", []string{"handoff.address: \"mail\" is not host:port"}},
 	}
 	for name, tt := range tests {

@@ -23,6 +23,7 @@ import (
 
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/mailauth"
+	"dimegate/bridge/scanner"
 	"dimegate/bridge/smtpwire"
 )
 
@@ -53,6 +54,7 @@ type Config struct {
 	Under    func(net.Conn) (tls.ConnectionState, bool) // tells of TLS that a connection came in; nil: none does
 	Mark     string                                     // the field that says how mail came: X-DIME
 	Auth     *mailauth.Checker                          // notes what SPF, DKIM and DMARC say; nil: nobody does
+	Scanner  *scanner.Scanner                           // sees every message before it is passed on; nil: nobody does
 	Hold     func() Held                                // keeps a message while it is checked; needed where one is
 
 	Postmaster string // of the host, for RCPT TO:<postmaster>; empty: none

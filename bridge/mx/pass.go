@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"dimegate/bridge/mailauth"
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/translate"
 )
@@ -29,13 +28,10 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "field removed at hand-off", slog.String("msg", id), slog.String("field", c.Name), slog.Bool("signed", c.Signed))
 	}
 	top := append([]byte(s.server.Mark+": no\r\n"), s.server.Loops.Mark(clean, s.to...)...)
-	if s.checked() {
+	if s.authenticated() || s.server.Scanner != nil {
 		held := s.server.Hold()
 		defer held.Close()
-		if _, err := io.Copy(&patient{Writer: held, s: s, last: time.Now()}, r); err != nil {
-			return smtpwire.Reply{}, err
-		}
-		field, err := s.authenticate(m, held)
+		field, err := s.check(id, m, clean, held, r)
 		if err != nil {
 			return smtpwire.Reply{}, err
 		}
@@ -51,39 +47,6 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 		octets = sevenBit{octets}
 	}
 	return s.tx.Stream(s.ctx, octets)
-}
-
-// checked tells whether this message is held and checked: not that of hosts which stand before us and have done it.
-func (s *session) checked() bool { return s.server.Auth != nil && !s.server.exempt(s.peer()) }
-
-// authenticate is the Authentication-Results field of a message, of which m came first and the rest is held.
-func (s *session) authenticate(m translate.Message, held Held) ([]byte, error) {
-	rest, err := held.Reader()
-	if err != nil {
-		return nil, err
-	}
-	return s.server.Auth.Field(s.ctx, mailauth.Arrival{Peer: s.peer(), Hello: s.hello(), From: s.mail.From}, m.Header, io.MultiReader(m.Reader(), rest))
-}
-
-// noopAfter is how long the inner server waits for a message that is being held before it hears of us: RFC 5321 §4.5.3.2.7 gives
-// us five minutes.
-const noopAfter = time.Minute
-
-// patient keeps the inner server waiting while a message is held.
-type patient struct {
-	io.Writer
-	s    *session
-	last time.Time
-}
-
-func (p *patient) Write(b []byte) (int, error) {
-	if time.Since(p.last) > noopAfter {
-		if err := p.s.tx.Noop(p.s.ctx); err != nil {
-			return 0, err
-		}
-		p.last = time.Now()
-	}
-	return p.Writer.Write(b)
 }
 
 // sevenBit lets no octet above 127 pass.

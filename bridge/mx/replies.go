@@ -6,6 +6,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"dimegate/bridge/handoff"
+	"dimegate/bridge/scanner"
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/translate"
 )
@@ -46,6 +47,10 @@ var replies = []struct {
 	{handoff.ErrLoop, 554, 4, 6, "the message goes round: a loop"},
 	{errEightBit, 554, 6, 3, "the recipient's server takes no 8-bit message"},
 	{ErrFull, 452, 3, 1, "insufficient system storage"},
+	{scanner.ErrRejected, 550, 7, 1, "refused by the content scanner"},
+	{scanner.ErrQuarantined, 550, 7, 1, "refused by the content scanner"}, // there is nowhere to hold it
+	{scanner.ErrTooLarge, 552, 3, 4, "larger than the content scanner may be shown"},
+	{scanner.ErrUnavailable, 451, 7, 1, "the content scanner gives no verdict, try again later"},
 	{errSlow, 451, 4, 2, "the message comes in too slowly"},
 	{smtpwire.ErrUncertain, 451, 4, 2, "the recipient's server gave no answer, try again later"},
 	{handoff.ErrUnavailable, 451, 4, 1, "the recipient's server cannot be reached, try again later"},

@@ -124,6 +124,12 @@ type Receipt struct {
 // message is the queue's. Otherwise nothing is kept. Errors: ErrEnvelope, ErrFull, those of body, wrapped; others are the
 // storage's and temporary.
 func (q *Queue) Accept(ctx context.Context, env Envelope, body io.Reader) (Receipt, error) {
+	return q.AcceptJudged(ctx, env, body, func() (string, error) { return "", nil })
+}
+
+// AcceptJudged is Accept with a judge, who is asked when the body has been read to its end: an error of his refuses the message and
+// is returned, wrapped; a word of his, one of ours for administrators' eyes, has its entries held until they are released.
+func (q *Queue) AcceptJudged(ctx context.Context, env Envelope, body io.Reader, judge func() (held string, err error)) (Receipt, error) {
 	if err := env.check(); err != nil {
 		return Receipt{}, err
 	}
@@ -135,6 +141,10 @@ func (q *Queue) Accept(ctx context.Context, env Envelope, body io.Reader) (Recei
 	if _, err := io.Copy(d, body); err != nil {
 		return Receipt{}, fmt.Errorf("queue: body: %w", err)
 	}
+	held, err := judge()
+	if err != nil {
+		return Receipt{}, fmt.Errorf("queue: refused: %w", err)
+	}
 	now := q.o.Now()
 	env.Received = now
 	rows := make([]NewRow, len(env.Recipients))
@@ -142,6 +152,10 @@ func (q *Queue) Accept(ctx context.Context, env Envelope, body io.Reader) (Recei
 		domain := domainOf(r.Address)
 		rows[i] = NewRow{Domain: domain, Lane: domain, Recipient: r.encode(), State: Waiting, Due: now, Detail: detail{}.encode(),
 			Leaf: Leaf{Accepted, fields("accepted", r.Address)}}
+		if held != "" {
+			rows[i].State, rows[i].Due, rows[i].Detail = Held, Never, detail{Held: held}.encode()
+			rows[i].Leaf.Payload = fields("accepted", r.Address, "held", held)
+		}
 	}
 	receipt, err := d.Accept(ctx, env.encode(), rows, now)
 	if err != nil {
@@ -149,11 +163,16 @@ func (q *Queue) Accept(ctx context.Context, env Envelope, body io.Reader) (Recei
 	}
 	q.mu.Lock()
 	for _, r := range rows {
-		q.lane(r.Lane).dueBy(now)
+		q.lane(r.Lane).dueBy(r.Due)
 	}
 	q.mu.Unlock()
 	q.nudge()
-	q.o.Log.LogAttrs(ctx, slog.LevelInfo, "accepted", slog.String("record", receipt.Record), slog.Int("recipients", len(rows)))
+	attrs := []slog.Attr{slog.String("record", receipt.Record), slog.Int("recipients", len(rows))}
+	if held != "" {
+		q.o.Log.LogAttrs(ctx, slog.LevelWarn, "accepted and held: see gateway queue list", append(attrs, slog.String("held", held))...)
+		return receipt, nil
+	}
+	q.o.Log.LogAttrs(ctx, slog.LevelInfo, "accepted", attrs...)
 	return receipt, nil
 }
 

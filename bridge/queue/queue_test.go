@@ -311,6 +311,44 @@ func TestAcceptRefusals(t *testing.T) {
 	}
 }
 
+// A judge is asked about a message that was read to its end. What he refuses is not kept; what he wants held is not tried until it is
+// released.
+func TestAcceptJudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, queue.Options{})
+		w.run(always(queue.Result{Class: queue.Done}))
+		read, refused := false, errors.New("virus")
+		body := io.MultiReader(strings.NewReader(message(100)), eof(func() { read = true }))
+		if _, err := w.AcceptJudged(t.Context(), envelope("bob@y.example"), body, func() (string, error) { return "", refused }); !errors.Is(err, refused) || !read {
+			t.Errorf("refused: %v, read: %v", err, read)
+		}
+		if l := w.list(); len(l) != 0 {
+			t.Errorf("kept %+v", l)
+		}
+		r, err := w.AcceptJudged(t.Context(), envelope("bob@y.example"), strings.NewReader(message(100)), func() (string, error) { return "scanner", nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(hours(24 * 30))
+		synctest.Wait()
+		if l := w.list(); len(l) != 1 || l[0].State != "held" || l[0].Held != "scanner" || l[0].Attempts != 0 || len(w.tried()) != 0 {
+			t.Errorf("held: %+v, tried %v", l, w.tried())
+		}
+		if err := w.Release(t.Context(), r.Entries[0]); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if l := w.list(); len(l) != 0 || len(w.tried()) != 1 {
+			t.Errorf("released: %+v, tried %v", l, w.tried())
+		}
+	})
+}
+
+// eof is an empty reader that tells when it is read.
+type eof func()
+
+func (f eof) Read([]byte) (int, error) { f(); return 0, io.EOF }
+
 func hours(h float64) time.Duration { return time.Duration(h * float64(time.Hour)) }
 
 // TestSchedule: five days of a peer that is away. Tries come as OC-41 says, with one more when the sender is told of the

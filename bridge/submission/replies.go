@@ -5,6 +5,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"dimegate/bridge/scanner"
 	"dimegate/bridge/smtpwire"
 )
 
@@ -40,6 +41,9 @@ var replies = []struct {
 	{errStopping, 451, 3, 2, "shutting down, try again later"},
 	{errTenant, 550, 7, 1, "the message is not of the organization that may send through this relay"},
 	{errLimit, 450, 7, 1, "too much mail from this sender in an hour, try again later"},
+	{scanner.ErrRejected, 550, 7, 1, "refused by the content scanner"},
+	{scanner.ErrTooLarge, 552, 3, 4, "larger than the content scanner may be shown"},
+	{scanner.ErrUnavailable, 451, 7, 1, "the content scanner gives no verdict, try again later"},
 	{ErrPolicy, 550, 7, 1, "refused by policy"},
 	{ErrContent, 554, 6, 0, "the message cannot be processed"},
 	{ErrRecipient, 550, 1, 1, "no such recipient"},

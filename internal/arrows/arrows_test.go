@@ -33,7 +33,7 @@ var rules = []rule{
 	{"dmtp", []string{"dmtp/key", "dmtp/signet", "dmtp/message", "dmtp/record"}, nil},
 	{"bridge/translate", []string{"dmtp/key", "dmtp/signet", "dmtp/message"}, []string{"net", "os"}},
 	{"bridge/queue", []string{"bridge", "internal/redact"}, []string{"net"}},
-	{"bridge/mx", []string{"bridge/handoff", "bridge/mailauth", "bridge/smtpwire", "bridge/translate"}, []string{"os"}},
+	{"bridge/mx", []string{"bridge/handoff", "bridge/mailauth", "bridge/scanner", "bridge/smtpwire", "bridge/translate"}, []string{"os"}},
 	{"bridge/...", []string{"bridge/...", "dmtp/...", "internal/safefile", "internal/redact"}, nil},
 	{"trustful/...", []string{"trustful/...", "dmtp/...", "internal/safefile", "internal/redact"}, nil},
 	{"vault/audit", []string{"vault", "internal/safefile"}, []string{"net"}},

@@ -29,6 +29,7 @@ var needs = map[string]need{
 	"softhsm":   {"softhsm2-util", "softhsm2", false},
 	"strace":    {"strace", "strace", false},
 	"python3":   {"python3", "python3", false},
+	"opendkim":  {"opendkim", "opendkim", false},
 	"gcc":       {"gcc", "gcc and libc6-dev", false},
 	"haproxy":   {"haproxy", "haproxy", false},
 	"exim":      {"exim4", "exim4-daemon-light, unpacked", true},
