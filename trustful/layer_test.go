@@ -185,6 +185,51 @@ func sealAsReference(t testing.TB, s *side, o trustful.Outgoing) *message.Messag
 	return m
 }
 
+// TestLayerDowngraded: what an organisation can do to the signet of a user whom we know, short of his own signature.
+func TestLayerDowngraded(t *testing.T) {
+	const address = "bob@bravo.example"
+	for name, tt := range map[string]struct {
+		publish func(t *testing.T, b *side) *signet.Signet
+		want    error
+	}{
+		"field 251 taken out": {func(t *testing.T, b *side) *signet.Signet {
+			k := b.store.users[address][0].keys
+			offered, _ := message.Offer(k.Layers, false)
+			s, err := signet.NewUser(k.Pair, signet.RequestDetails{Layers: offered}, b.org.pair.Signing, signet.Details{Name: address})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}, message.AltPolicy},
+		"another key in field 251": {func(t *testing.T, b *side) *signet.Signet {
+			k := b.store.users[address][0].keys
+			offered, _ := message.Offer(k.Layers, false)
+			other, err := message.GenerateLayerKey(message.SuiteHybridAES)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, fields := message.Offer([]message.LayerKey{other}, false)
+			s, err := signet.NewUser(k.Pair, signet.RequestDetails{Layers: offered}, b.org.pair.Signing, signet.Details{Name: address, Fields: fields})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}, message.AltPolicy},
+		"keys of its own, without the layer": {func(t *testing.T, b *side) *signet.Signet { return stranger(t, b, address) }, trustful.ErrHeld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			alpha, bravo := newSides(t)
+			layered(t, alpha, message.LayerOpportunistic, false, message.Suites()...)
+			layered(t, bravo, message.LayerOpportunistic, false, message.Suites()...)
+			carry(t, alpha, to("alice@alpha.example", bravo, enrol(t, bravo, address)), letter("x")) // alpha knows him now
+			d, err := alpha.keeper.Prepare(t.Context(), to("alice@alpha.example", bravo, tt.publish(t, bravo)))
+			if !errors.Is(err, tt.want) || d != nil {
+				t.Errorf("%v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
 // TestLayerMigration: users from before the layer get keys of it when their signet is old enough to be replaced, once; those
 // that stay as they are by the administrator's word do not.
 func TestLayerMigration(t *testing.T) {

@@ -246,13 +246,14 @@ func (s *show) examine(ctx context.Context, m translate.Message) (bool, error) {
 	sealed := <-s.sealed
 	secret := s.secret(m)
 	f := facts{rowAuthor: s.alpha.address(), rowOrigin: s.alpha.domain, rowDestination: s.bravo.domain, rowRecipient: s.bravo.address(), rowContent: secret}
-	views, err := s.views(ctx, sealed, f)
+	views, layer, err := s.views(ctx, sealed, f)
 	if err != nil {
 		return false, err
 	}
 	wire := append(s.alpha.tap.octets(), s.bravo.tap.octets()...)
 	seenOnWire := seen(wire, f)
 	printTable(s.Out, views, seenOnWire)
+	fmt.Fprintf(s.Out, "\nheaders and body under two ciphers: D/MIME's own, and beneath it %v\n", layer)
 	fmt.Fprintln(s.Out)
 	hits, files, err := rest(secret, s.alpha.folder, s.bravo.folder)
 	if err != nil {
@@ -261,7 +262,7 @@ func (s *show) examine(ctx context.Context, m translate.Message) (bool, error) {
 	onWire := count(wire, secret)
 	fmt.Fprintf(s.Out, "canary %q: %d times in %s octets on the wire, %d times in %d files at rest\n"+
 		"(TLS names the host that it connects to, here dx1 and dx2 of a hosting company: a DX named after its domain shows that domain.)\n", secret, onWire, thousands(len(wire)), hits, files)
-	fine := onWire == 0 && hits == 0 && len(wire) > len(sealed) && files > 0 && seenOnWire == view{}
+	fine := layer != 0 && onWire == 0 && hits == 0 && len(wire) > len(sealed) && files > 0 && seenOnWire == view{}
 	for a, want := range promised {
 		fine = fine && views[a] == want
 	}
@@ -285,11 +286,11 @@ func (s *show) secret(m translate.Message) string {
 }
 
 // views opens the sealed message as each of the four, with that one's own keys and nothing else of his neighbours.
-func (s *show) views(ctx context.Context, sealed []byte, f facts) (map[message.Actor]view, error) {
-	views := map[message.Actor]view{}
+func (s *show) views(ctx context.Context, sealed []byte, f facts) (views map[message.Actor]view, layer message.SuiteID, err error) {
+	views = map[message.Actor]view{}
 	p, err := s.parties(ctx)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for _, c := range []struct {
 		actor   message.Actor
@@ -304,19 +305,20 @@ func (s *show) views(ctx context.Context, sealed []byte, f facts) (map[message.A
 	} {
 		k, err := c.org.gateway.EncryptionKey(ctx, c.org.domain, c.address)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		layer, err := c.org.gateway.LayerKeys(ctx, c.address)
+		inner, err := c.org.gateway.LayerKeys(ctx, c.address)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		v, err := read(sealed, c.actor, k, layer, c.parties, f)
+		v, suite, err := read(sealed, c.actor, k, inner, c.parties, f)
 		if err != nil {
-			return nil, fmt.Errorf("%v: %w", c.actor, err)
+			return nil, 0, fmt.Errorf("%v: %w", c.actor, err)
 		}
 		views[c.actor] = v
+		layer = max(layer, suite)
 	}
-	return views, nil
+	return views, layer, nil
 }
 
 func (s *show) parties(ctx context.Context) (p message.Parties, err error) {

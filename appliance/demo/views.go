@@ -41,32 +41,31 @@ var promised = map[message.Actor]view{
 type facts [rowCount]string
 
 // read opens every chunk that the actor can open with his own keys, checks everything that he must check, and looks
-// for the facts in it. What he is himself he knows.
-func read(sealed []byte, a message.Actor, k key.Encryption, layer []message.LayerKey, p message.Parties, f facts) (view, error) {
+// for the facts in it. What he is himself he knows. Layer is the suite under which he found the content, if he did.
+func read(sealed []byte, a message.Actor, k key.Encryption, inner []message.LayerKey, p message.Parties, f facts) (v view, layer message.SuiteID, err error) {
 	m, err := message.Parse(sealed, message.Limits{})
 	if err != nil {
-		return view{}, err
+		return v, 0, err
 	}
 	opened, err := m.Open(a, k)
 	if err != nil {
-		return view{}, err
+		return v, 0, err
 	}
 	if err := opened.Verify(p); err != nil {
-		return view{}, err
+		return v, 0, err
 	}
-	opened.UseLayer(layer...)
+	opened.UseLayer(inner...)
 	chunks, err := opened.Chunks()
 	if err != nil {
-		return view{}, err
+		return v, 0, err
 	}
-	var v view
 	for _, c := range chunks {
 		for row, text := range f {
 			v[row] = v[row] || bytes.Contains(c.Data, []byte(text))
 		}
 	}
 	v[int(a)] = true
-	return v, nil
+	return v, opened.Layer(), nil
 }
 
 // seen looks for the facts in what passed an eavesdropper.
