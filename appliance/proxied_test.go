@@ -29,11 +29,12 @@ func TestBehindHAProxy(t *testing.T) {
 	b := testpeer.New(t)
 	host, err := b.Address()
 	check(t, err)
-	v6 := "[::1]:" + freePort(t, "[::1]:0")
+	v6, v6v2 := "[::1]:"+freePort(t, "[::1]:0"), "[::1]:"+freePort(t, "[::1]:0")
 	_, err = b.HAProxy(ctx, "haproxy",
 		testpeer.HAProxyWay{Listen: host + ":1", Target: submission, Header: "send-proxy"},
 		testpeer.HAProxyWay{Listen: host + ":2", Target: submission, Header: "send-proxy-v2"},
 		testpeer.HAProxyWay{Listen: v6, Target: submission, Header: "send-proxy"},
+		testpeer.HAProxyWay{Listen: v6v2, Target: submission, Header: "send-proxy-v2"},
 		testpeer.HAProxyWay{Listen: host + ":3", Target: submission},
 		testpeer.HAProxyWay{Listen: host + ":4", Target: s.dual(), Header: "send-proxy-v2"},
 		testpeer.HAProxyWay{Listen: host + ":5", Target: s.single(), Header: "send-proxy"})
@@ -45,6 +46,7 @@ func TestBehindHAProxy(t *testing.T) {
 		"version 2, listed":     {host + ":2", "127.0.7.7", "250"},
 		"version 2, not listed": {host + ":2", "127.0.8.8", "550 5.7.1"},
 		"version 1, IPv6":       {v6, "::1", "250"},
+		"version 2, IPv6":       {v6v2, "::1", "250"},
 		"no proxy":              {submission, "127.0.7.7", "250"},
 	} {
 		c := call(t, tt.at, tt.from)
