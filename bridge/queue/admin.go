@@ -69,6 +69,34 @@ func (q *Queue) Show(ctx context.Context, id string) (Info, error) {
 	return r.info(), nil
 }
 
+// Details are an entry with its envelope, and what the other side said: for who may see addresses.
+type Details struct {
+	Info
+	From       string `json:"from"` // "": the null reverse-path
+	To         string `json:"to"`
+	Original   string `json:"original,omitempty"` // ORCPT: type;address
+	EnvelopeID string `json:"envelope_id,omitempty"`
+	Said       string `json:"said,omitempty"` // printable ASCII
+}
+
+// Look is Show with what is sealed: ErrNotFound, ErrDamaged.
+func (q *Queue) Look(ctx context.Context, id string) (Details, error) {
+	row, err := q.store.Row(ctx, id)
+	if err != nil {
+		return Details{}, err
+	}
+	a := &attempt{pass: &pass{Queue: q}, row: row}
+	if err := a.open(ctx); err != nil {
+		return Details{}, err
+	}
+	defer a.entry.Close()
+	d := Details{Info: row.info(), From: a.env.ReversePath, To: a.rcpt.Address, Original: a.rcpt.Original, EnvelopeID: a.env.EnvelopeID}
+	if a.trouble != nil {
+		d.Said = plain(a.trouble.Text)
+	}
+	return d, nil
+}
+
 // Retry has a waiting entry tried at once, whether its destination rests or not, and its way looked for anew.
 func (q *Queue) Retry(ctx context.Context, id string) error {
 	return q.manage(ctx, id, func(a *attempt) (Change, error) {

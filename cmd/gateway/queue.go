@@ -29,7 +29,7 @@ var queueCommand = command{
 			run:     runQueueList,
 		},
 		{
-			name: "show", summary: "show all that is known of an entry",
+			name: "show", summary: "show all that is known of an entry; its addresses where roles are given",
 			usage:   "[--config FILE] [--json] ENTRY",
 			example: "gateway queue show 06h1144ehvsp7tbe5bu11lkaoc",
 			run:     runQueueShow,
@@ -158,21 +158,54 @@ func runQueueShow(ctx context.Context, std stdio, fs *flag.FlagSet, args []strin
 	if len(rest) != 1 {
 		return usagef("queue show: one entry")
 	}
-	q, done, err := openQueue(ctx, *path)
+	_, o, err := openSealed(ctx, *path)
 	if err != nil {
 		return err
 	}
-	defer done()
-	i, err := q.Show(ctx, rest[0])
+	defer o.Close()
+	q := queue.New(spool.Store{Vault: o.Vault}, queue.Options{})
+	attested, err := attestsLooks(ctx, o.Vault)
+	if err != nil {
+		return err
+	}
+	d, looked := queue.Details{}, false
+	if attested {
+		d, err = q.Look(ctx, rest[0])
+		looked = err == nil
+	}
+	if !attested || errors.Is(err, queue.ErrDamaged) {
+		d.Info, err = q.Show(ctx, rest[0])
+	}
 	switch {
 	case errors.Is(err, queue.ErrNotFound):
 		return fmt.Errorf("%s: no such entry: it has ended, or never was", rest[0])
 	case err != nil:
 		return err
+	case *asJSON && looked:
+		return json.NewEncoder(std.out).Encode(d)
 	case *asJSON:
-		return json.NewEncoder(std.out).Encode(i)
+		return json.NewEncoder(std.out).Encode(d.Info)
 	}
-	return printEntry(std.out, i)
+	if err := printEntry(std.out, d.Info); err != nil || attested && !looked {
+		return err
+	}
+	return printSealed(std.out, d, looked)
+}
+
+// printSealed is what only those see whose look is in the log.
+func printSealed(w io.Writer, d queue.Details, looked bool) error {
+	if !looked {
+		_, err := fmt.Fprintln(w, "\nSender and recipient are shown where roles are given, since the look goes into the log: see \"gateway roles grant --help\".")
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "from\t<%s>\nto\t<%s>\n", d.From, d.To)
+	for _, f := range [][2]string{{"original recipient", d.Original}, {"envelope id", d.EnvelopeID}, {"the other side said", d.Said}} {
+		if f[1] != "" {
+			fmt.Fprintf(tw, "%s\t%s\n", f[0], f[1])
+		}
+	}
+	return tw.Flush()
 }
 
 // printEntry is one entry, a line a fact.

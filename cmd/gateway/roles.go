@@ -108,6 +108,16 @@ func authorize(ctx context.Context, c *config.Config) error {
 	return v.AttestLook(ctx, payload, time.Now())
 }
 
+// attestsLooks tells whether commands that show addresses have left a leaf: where roles are given.
+func attestsLooks(ctx context.Context, v *vault.Vault) (bool, error) {
+	octets, err := v.Roles(ctx)
+	if err != nil {
+		return false, err
+	}
+	grants, err := roles.Parse(octets)
+	return len(grants) > 0, err
+}
+
 // person is the account that the command was started by: before sudo, if it came that way.
 func person() string {
 	uid := cmp.Or(os.Getenv("SUDO_UID"), strconv.Itoa(os.Getuid()))
