@@ -32,6 +32,7 @@ var commands = []command{
 	crashCommand,
 	escrowCommand,
 	benchCommand,
+	soakCommand,
 	roundtripCommand,
 	smuggleCommand,
 	exchangeCommand,

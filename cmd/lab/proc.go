@@ -101,6 +101,12 @@ func anonymousMemory(pids []int) (sum int64, err error) {
 	return sum, err
 }
 
+// descriptors is how many files a process has open.
+func descriptors(pid int) (int, error) {
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return len(list), err
+}
+
 // syncCalls are the system calls that wait for a disk.
 const syncCalls = "fsync,fdatasync,sync_file_range,msync,sync,syncfs"
 

@@ -39,6 +39,16 @@ func (g *Gateway) profile(ctx context.Context, name string) ([]byte, error) {
 	return b, err
 }
 
+// goroutines is how many a gateway has.
+func (g *Gateway) goroutines(ctx context.Context) (n int, err error) {
+	text, err := g.profile(ctx, "goroutine?debug=1")
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Sscanf(string(text), "goroutine profile: total %d", &n)
+	return n, err
+}
+
 // saveProfiles writes where both gateways' processors are while messages pass, to FOLDER/alpha-OCTETS.pprof and bravo's.
 func (w *benchWorld) saveProfiles(ctx context.Context, folder string, octets, n int) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {

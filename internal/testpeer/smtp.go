@@ -18,6 +18,7 @@ type SMTPClient struct {
 	text *textproto.Reader
 	Ext  map[string]string // what EHLO announced, upper case, with its parameters
 
+	Opened time.Time     // when the session began
 	Waited time.Duration // how long the last message's end waited for its 250
 }
 
@@ -35,7 +36,7 @@ func DialSMTP(ctx context.Context, addr string) (*SMTPClient, error) {
 		deadline = d
 	}
 	_ = conn.SetDeadline(deadline) // fails on a closed connection only, and then so does the next line
-	c := &SMTPClient{conn: conn, text: textproto.NewReader(bufio.NewReader(conn)), Ext: map[string]string{}}
+	c := &SMTPClient{conn: conn, text: textproto.NewReader(bufio.NewReader(conn)), Ext: map[string]string{}, Opened: time.Now()}
 	if _, err := c.reply(220); err != nil {
 		conn.Close()
 		return nil, err
