@@ -92,3 +92,43 @@ func TestImpatience(t *testing.T) {
 		})
 	}
 }
+
+// Exchange's own verbs and parameters are not offered. Who uses them all the same hears so, in words by which Exchange goes on
+// without them, and neither session nor message suffers. What follows XEXCH50 unasked is never read as commands.
+func TestExchangeVerbs(t *testing.T) {
+	inner := &innerServer{}
+	addr := start(t, inner, nil)
+	p := dial(t, addr)
+	p.send("EHLO mail.example.net\r\n")
+	offers := p.want("220", "250")
+	for _, word := range []string{"XEXCH50", "X-ANONYMOUSTLS", "X-EXPS", "XSHADOW", "XOORG", "XRDST", "XLONGADDR", "XPROXY", "XSYSPROBE"} {
+		if strings.Contains(offers, word) {
+			t.Errorf("offers %s: %q", word, offers)
+		}
+	}
+	p.cmd("X-ANONYMOUSTLS", "502 5.5.1")
+	p.cmd("X-EXPS GSSAPI", "502 5.5.1")
+	p.cmd("XSHADOW 0f", "502 5.5.1")
+	p.cmd("MAIL FROM:<carol@example.net> XOORG=example.net", "555 5.5.4")
+	p.cmd("MAIL FROM:<carol@example.net> XSHADOW=1@x SIZE=20", "555 5.5.4")
+	p.cmd("MAIL FROM:<carol@example.net> SIZE=20", "250")
+	p.cmd("RCPT TO:<bob@alpha.example> XRDST=x", "555 5.5.4")
+	p.cmd("RCPT TO:<bob@alpha.example>", "250")
+	p.cmd("XEXCH50 1096 2", "502 5.5.1")
+	p.cmd("DATA", "354")
+	p.send("Subject: x\r\n\r\nhello\r\n.\r\n")
+	p.want("250 2.0.0")
+	if n := len(inner.messages()); n != 1 {
+		t.Errorf("%d messages arrived", n)
+	}
+
+	p = dial(t, addr).hello().envelope()
+	p.send("XEXCH50 16 2\r\nQUIT\r\nDATA\r\nx\r\n\x00\x01")
+	p.want("503 5.5.0")
+	if r := p.rest(); len(r) > 0 {
+		t.Errorf("further replies: %q", r)
+	}
+	if n := len(inner.messages()); n != 1 {
+		t.Errorf("%d messages arrived", n)
+	}
+}

@@ -72,6 +72,10 @@ func (c *Conn) command(text string) error {
 		if c.guard.XClient != "" {
 			return c.xclient(strings.Fields(arg))
 		}
+	case "XEXCH50": // Exchange's: behind 354 would come so many octets. The same, then, as of DATA
+		if c.waiting() {
+			return c.end("503 5.5.0 Wait for the reply to XEXCH50")
+		}
 	case "DATA":
 		// RFC 2920 §3.1: DATA is the last command of a group. What comes with it is a body whose sender did not wait for 354, or
 		// commands that should look like one; if we refused DATA, it would be read as commands.

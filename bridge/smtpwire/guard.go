@@ -302,6 +302,8 @@ func (c *Conn) answered(reply []byte) []byte {
 	case c.mute:
 		c.mute = false
 		return nil
+	case (verb == "MAIL" || verb == "RCPT") && code == "500": // go-smtp's word for a parameter that it does not know
+		reply = []byte("555 5.5.4 A parameter that is not offered\r\n")
 	case verb == "AUTH" && code == "235":
 		c.authed = true
 	case (verb == "RSET" || verb == "HELO") && code == "250":

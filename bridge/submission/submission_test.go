@@ -71,7 +71,7 @@ func TestAdmission(t *testing.T) {
 		"not UTF-8":                    {nil, []string{"MAIL FROM:<\xff@alpha.example> SMTPUTF8", "501 5.1.3"}},
 		"too large by SIZE":            {func(c *Config) { c.MaxOctets = 1000 }, []string{"MAIL FROM:<alice@alpha.example> SIZE=1001", "552 5.3.4", "MAIL FROM:<alice@alpha.example> SIZE=1000", "250"}},
 		"REQUIRETLS in the clear":      {nil, []string{"MAIL FROM:<alice@alpha.example> REQUIRETLS", "530 5.7.0"}},
-		"unknown parameter":            {nil, []string{"MAIL FROM:<alice@alpha.example> X=1", "500 5.5.4", "MAIL FROM:<alice@alpha.example> BODY=BINARYMIME", "504"}},
+		"unknown parameter":            {nil, []string{"MAIL FROM:<alice@alpha.example> X=1", "555 5.5.4", "MAIL FROM:<alice@alpha.example> BODY=BINARYMIME", "504"}},
 		"too many recipients":          {func(c *Config) { c.MaxRecipients = 2 }, []string{"MAIL FROM:<alice@alpha.example>", "250", "RCPT TO:<a@b>", "250", "RCPT TO:<c@d>", "250", "RCPT TO:<e@f>", "452 4.5.3"}},
 		"MAIL twice, the second rules": {nil, []string{"MAIL FROM:<alice@alpha.example>", "250", "MAIL FROM:<eve@evil.example>", "550 5.7.1"}},
 	}

@@ -13,7 +13,8 @@ type Preparation struct {
 	Now       time.Time // for an absent Date
 	MessageID string    // for an absent Message-ID, without angle brackets: the same in all recipients' copies
 	// OwnHosts are the names in the "by" clause of Received fields that our submission listener and the inner servers added:
-	// their "for" clauses go, since they can tell one recipient of another. Lower case.
+	// their "for" clauses go, since they can tell one recipient of another. Lower case. The server that submitted the message
+	// counts, too: under the name that our own field on top says it gave.
 	OwnHosts []string
 	// LoopField names the field of our loop marker; OwnLoop tells whether one is ours. nil: none is.
 	LoopField string
@@ -53,6 +54,7 @@ func Requires(m Message) bool {
 // and Message-ID where they are missing, on top. The body is not touched and not copied; nor is the header block when nothing
 // changes.
 func Prepare(p Preparation, m Message) (Message, Report) {
+	p.OwnHosts = append(p.OwnHosts[:len(p.OwnHosts):len(p.OwnHosts)], submitter(m.Header, p.OwnHosts)...)
 	s := preparer{Preparation: p, signed: signedNames(m.Header)}
 	var kept []byte
 	clean := 0 // octets of m.Header that need no copy
@@ -201,6 +203,30 @@ func forClause(body []byte, hosts []string) (from, to int, found bool) {
 		to = len(body)
 	}
 	return from, to, ours && from >= 0
+}
+
+// submitter is the name that a Received field of one of hosts gives to who brought the message, if it stands on top.
+func submitter(header []byte, hosts []string) []string {
+	for f := range Fields(header) {
+		if !f.Is("Received") {
+			break
+		}
+		clause, from := "", ""
+		for start, end := range words(f.Body) {
+			word := strings.TrimSuffix(strings.ToLower(string(f.Body[start:end])), ".")
+			switch {
+			case clause == "from":
+				from = word
+			case clause == "by" && slices.Contains(hosts, word):
+				return []string{from}
+			}
+			if clause = ""; isClause(word) {
+				clause = word
+			}
+		}
+		break
+	}
+	return nil
 }
 
 func isClause(word string) bool {
