@@ -101,7 +101,31 @@ func TestToPostfixAndDovecot(t *testing.T) {
 			t.Errorf("unknown: %s", got)
 		}
 	}
-	h := New(Config{Address: postfix.Addr, Name: "gw.bravo.test"})
+	h := New(Config{Address: store.LMTP, Name: "gw.bravo.test", LMTP: true}) // Dovecot, too, takes XCLIENT
+	defer h.Close()
+	for _, from := range []string{"192.0.2.7:4711", "[2001:db8::7]:4711"} {
+		who := smtpwire.Caller{Addr: netip.MustParseAddrPort(from), Hello: "there.example"}
+		tx, err := h.Begin(ctx, smtpwire.Transaction{From: "alice@alpha.test", Caller: who}, smtpwire.Facts{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = tx.Recipient(ctx, "carol@bravo.test")
+		if err == nil {
+			_, err = tx.Stream(ctx, strings.NewReader(hello))
+		}
+		tx.End(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		boxed, err := store.Inbox(ctx, "carol@bravo.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := string(boxed[len(boxed)-1]); !strings.Contains(last, "Received: from there.example (["+who.Addr.Addr().String()+"])\r\n") {
+			t.Errorf("Dovecot's trace:\n%s", last)
+		}
+	}
+	h = New(Config{Address: postfix.Addr, Name: "gw.bravo.test"})
 	defer h.Close()
 	if got, err := h.Confirm(ctx, "bob@all.test"); !got.AcceptsAll || err != nil {
 		t.Errorf("a domain that takes everyone: %+v, %v", got, err)

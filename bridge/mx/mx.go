@@ -11,12 +11,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -184,27 +182,10 @@ func contains(list []netip.Prefix, a netip.Addr) bool {
 func (s *Server) engine(b *backend) *smtp.Server {
 	e := smtp.NewServer(b)
 	e.Domain = s.Name
-	e.ErrorLog = engineLog{s.log}
+	e.ErrorLog = smtpwire.EngineLog{Log: s.log}
 	e.MaxMessageBytes = s.MaxOctets
 	e.MaxRecipients = s.MaxRecipients
 	e.MaxLineLength = 0
 	e.EnableSMTPUTF8 = true
 	return e
 }
-
-// engineLog is go-smtp's log: panics of sessions, failures to accept.
-type engineLog struct{ log *slog.Logger }
-
-func (l engineLog) Printf(format string, v ...any) {
-	if len(v) == 3 { // "panic serving %v: %v\n%s": the panic's value may be anything, the stack is code
-		l.log.Error("smtp session panicked", "peer", v[0], "stack", fmt.Sprintf("%s", v[2]))
-		return
-	}
-	if len(v) == 2 && strings.HasPrefix(format, "error handling") { // a client that is gone, as many are
-		l.log.Debug("smtp session ended", "peer", v[0], "error", v[1])
-		return
-	}
-	l.log.Warn("smtp server", "event", format)
-}
-
-func (l engineLog) Println(...any) {}

@@ -2,6 +2,7 @@ package submission
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"dimegate/bridge/smtpwire"
 )
 
 // The canary is a transaction that a body carries. It must never happen.
@@ -176,7 +179,7 @@ func TestWithoutTheGuard(t *testing.T) {
 			t.Fatal(err)
 		}
 		bare := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return bareSession{}, nil }))
-		bare.ErrorLog = engineLog{}
+		bare.ErrorLog = smtpwire.EngineLog{Log: slog.New(slog.DiscardHandler)}
 		go bare.Serve(ln)
 		p := dial(t, ln.Addr().String()).hello()
 		p.send(tt.before + strings.Replace(tt.bdat, "%", strconv.Itoa(len(canary)), 1) + "\r\n" + canary + "NOOP\r\nQUIT\r\n")

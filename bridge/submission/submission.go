@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -185,7 +184,7 @@ var errStopping = errors.New("submission: stopping")
 func (s *Server) engine(b *backend) *smtp.Server {
 	e := smtp.NewServer(b)
 	e.Domain = s.Name
-	e.ErrorLog = engineLog{s.log}
+	e.ErrorLog = smtpwire.EngineLog{Log: s.log}
 	e.MaxMessageBytes = s.MaxOctets
 	e.MaxRecipients = s.MaxRecipients
 	e.MaxLineLength = 0
@@ -195,16 +194,3 @@ func (s *Server) engine(b *backend) *smtp.Server {
 	e.AllowInsecureAuth = true // sessions offer AUTH over TLS only; go-smtp does not see the guard's TLS
 	return e
 }
-
-// engineLog is go-smtp's log: panics of sessions, failures to accept.
-type engineLog struct{ log *slog.Logger }
-
-func (l engineLog) Printf(format string, v ...any) {
-	if len(v) == 3 { // "panic serving %v: %v\n%s": the panic's value may be anything, the stack is code
-		l.log.Error("smtp session panicked", "peer", v[0], "stack", fmt.Sprintf("%s", v[2]))
-		return
-	}
-	l.log.Warn("smtp server", "event", format)
-}
-
-func (l engineLog) Println(...any) {}

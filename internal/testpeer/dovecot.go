@@ -43,6 +43,7 @@ log_path = %[1]s/log
 protocols = imap lmtp
 hostname = %[3]s
 listen = %[2]s
+login_trusted_networks = 127.0.0.0/8
 ssl = no
 disable_plaintext_auth = no
 mail_location = maildir:%[1]s/mail/%%u
