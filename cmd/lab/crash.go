@@ -39,10 +39,11 @@ type crashReport struct {
 	Dropped   int `json:"dropped"`   // by an administrator: nobody did
 	Lost      int `json:"lost"`      // nowhere
 
-	Duplicates       int `json:"duplicates"`        // copies, of messages and of notices, that nothing excuses
-	WindowDuplicates int `json:"window_duplicates"` // handed over twice: the destination died between intent and outcome (dmtp.md OC-38)
-	CutDuplicates    int `json:"cut_duplicates"`    // taken twice: the origin died before its 250 was read, as the sending server logged
-	NoticeDuplicates int `json:"notice_duplicates"` // notices told twice: the origin died between the mail server's 250 and their row's end
+	Duplicates       int `json:"duplicates"`                 // copies, of messages and of notices, that nothing excuses
+	WindowDuplicates int `json:"window_duplicates"`          // handed over twice: the destination died between intent and outcome (dmtp.md OC-38)
+	PossibleCounted  int `json:"possible_duplicates_logged"` // what the destination's log calls possible duplicates: no fewer
+	CutDuplicates    int `json:"cut_duplicates"`             // taken twice: the origin died before its 250 was read, as the sending server logged
+	NoticeDuplicates int `json:"notice_duplicates"`          // notices told twice: the origin died between the mail server's 250 and their row's end
 
 	Kills            int          `json:"kills"` // at points
 	KillsElsewhere   int          `json:"kills_elsewhere"`
@@ -100,7 +101,11 @@ func runCrash(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	r, err := crash(ctx, b, plan)
+	binary, err := Build(ctx, b.Dir, "killpoints")
+	if err != nil {
+		return err
+	}
+	r, err := crash(ctx, b, binary, plan)
 	if err != nil {
 		b.ShowLogs(os.Stderr)
 		return err
@@ -175,6 +180,9 @@ func (r *crashReport) judge(plan crashPlan) {
 	}
 	if r.Duplicates != 0 {
 		bad("%d duplicates that nothing excuses", r.Duplicates)
+	}
+	if r.WindowDuplicates > r.PossibleCounted {
+		bad("%d were handed over twice, and the destination's log counts %d possible duplicates", r.WindowDuplicates, r.PossibleCounted)
 	}
 	if r.KillsMinPerPoint < plan.kills {
 		bad("a point was struck %d times", r.KillsMinPerPoint)

@@ -272,6 +272,9 @@ func (r *crashReport) sum(all []found, waiting []queued) {
 	}
 }
 
+// possibleDuplicate is what the destination logs of a hand-over that may be a second one.
+const possibleDuplicate = "possible duplicate"
+
 // copies counts what came more than once, and whether something excuses it.
 func (c *crashRun) copies(r *crashReport, all []found) error {
 	flights, err := c.unended(c.bravo, killpoint.IntentAfter, killpoint.SettledAfter)
@@ -317,7 +320,11 @@ func (c *crashRun) copies(r *crashReport, all []found) error {
 		}
 		r.Duplicates += strange
 	}
-	return nil
+	return eachLine(c.bravo.LogFile(), func(line string) {
+		if strings.Contains(line, possibleDuplicate) {
+			r.PossibleCounted++
+		}
+	})
 }
 
 // unended is what processes of a gateway that were killed had begun and not ended, by the trace that each of them wrote:

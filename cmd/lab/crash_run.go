@@ -49,13 +49,9 @@ const (
 
 const heldSender = "carol@alpha.test"
 
-// crash does all of it.
-func crash(ctx context.Context, b *testpeer.Bench, plan crashPlan) (*crashReport, error) {
+// crash does all of it, with a gateway that was built with killpoints.
+func crash(ctx context.Context, b *testpeer.Bench, binary string, plan crashPlan) (*crashReport, error) {
 	start := time.Now()
-	binary, err := Build(ctx, b.Dir, "killpoints")
-	if err != nil {
-		return nil, err
-	}
 	c, err := newCrashRun(ctx, b, binary, plan)
 	if err != nil {
 		return nil, err

@@ -2,19 +2,28 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"dimegate/internal/killpoint"
 	"dimegate/internal/testpeer"
 )
 
+// buildKillpointsOnce compiles the gateway that can be struck.
+var buildKillpointsOnce = sync.OnceValues(func() (string, error) { return Build(context.Background(), buildDir, "killpoints") })
+
 // TestCrash is lab crash in short: each point once.
 func TestCrash(t *testing.T) {
 	testpeer.Require(t, "postfix", "dovecot", "unbound")
-	r, err := crash(limited(t), testpeer.New(t), crashPlan{messages: 60, kills: 1, origin: killpoint.Origin, destination: killpoint.Destination, progress: t.Output()})
+	binary, err := buildKillpointsOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := crash(limited(t), testpeer.New(t), binary, crashPlan{messages: 60, kills: 1, origin: killpoint.Origin, destination: killpoint.Destination, progress: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +45,7 @@ func TestNoKillpoints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	struck, err := Build(t.Context(), t.TempDir(), "killpoints")
+	struck, err := buildKillpointsOnce()
 	if err != nil {
 		t.Fatal(err)
 	}
