@@ -38,7 +38,7 @@ type exchangeCheck struct {
 var exchangeCommand = command{
 	"exchange", "[--json]",
 	"be an Exchange on both sides of two gateways: its verbs, offered and tried, chunks in one write, its header fields, TNEF and journal\n" +
-		"reports; exit code 0 only if all of it is answered and carried as it must be (as root: Postfix and Dovecot want it)",
+		"reports; exit code 0 only if all of it is answered and carried as it must be (as root: Postfix and Dovecot want it); example: lab exchange --json",
 	runExchange,
 }
 

@@ -63,7 +63,7 @@ var roundtripCommand = command{
 	"roundtrip", "[--corpus DIR] [--json]",
 	"send every .eml file of a folder through two gateways, Postfix and Dovecot at both ends, and again without the\n" +
 		"gateways: both must arrive with the same octets. A signed copy of each travels too. Without a folder: our own\n" +
-		"awkward messages and some that are made for it, one of 100 MB among them (as root: Postfix and Dovecot want it)",
+		"awkward messages and some that are made for it, one of 100 MB among them (as root: Postfix and Dovecot want it); example: lab roundtrip --corpus mails --json",
 	runRoundtrip,
 }
 

@@ -52,8 +52,9 @@ func TestRoundtrip(t *testing.T) {
 		all := slices.Concat(fromFiles(testmail.Corpus(t), false), fromFiles(testmail.Ours(t), true), shapes(52e6))
 		r, base := trip(t, l, both, l.Alpha, all)
 		checkBaseline(t, all, base)
-		if most := int64(4 * r.Large); r.Large < 51e6 || r.Peak.Origin > most || r.Peak.Destination > most { // 400 MB for 100
-			t.Errorf("the largest message had %d octets, the gateways used %d and %d", r.Large, r.Peak.Origin, r.Peak.Destination)
+		// One of 100 MB takes 230 MB and 110 MB; here there is other mail beside the largest.
+		if n := int64(r.Large); n < 51e6 || r.Peak.Origin > 5*n || r.Peak.Destination > 3*n {
+			t.Errorf("the largest message had %d octets, the gateways used %d and %d", n, r.Peak.Origin, r.Peak.Destination)
 		}
 		for _, name := range []string{"bare-cr", "smuggle", "ends-lf", "ends-cr", "ends-mixed"} { // DATA cannot carry them
 			if !slices.ContainsFunc(r.Refused, func(x refusal) bool {

@@ -42,7 +42,7 @@ var smuggleCommand = command{
 	"smuggle", "[--json]",
 	"say to every port of two gateways, and to a Postfix and a bare go-smtp for comparison, what some server somewhere takes for the\n" +
 		"end of a message or a line, and refuse to wait where one must; exit code 0 only if no octet of a body was read as a command\n" +
-		"at a port of ours, and what was accepted arrived once (as root: Postfix and Dovecot want it)",
+		"at a port of ours, and what was accepted arrived once (as root: Postfix and Dovecot want it); example: lab smuggle --json",
 	runSmuggle,
 }
 
