@@ -115,7 +115,7 @@ func TestHarvest(t *testing.T) {
 			if len(answers) != 2 || missed+denied != 10_000 || missed < 10 || missed > 12+int(took/time.Minute+1)*12 {
 				t.Errorf("answers %v", answers)
 			}
-			if questions > missed+10 {
+			if questions > missed+10*int(took/time.Minute+1) { // answers about others age meanwhile
 				t.Errorf("the inner server was asked %d times", questions)
 			}
 			if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 4<<20 {

@@ -188,13 +188,14 @@ func (v *Vault) takeLock() error {
 }
 
 // dsn is the data source name with what both sides need. It says how long one process waits for another's commit: a command
-// ten seconds, the gateway, with a client at its door, less than a second.
+// ten seconds, the gateway, with a client at its door, less than a second. A connection never makes a database: beside an empty
+// one SQLite removes the write-ahead log, and with it what was committed there.
 func (v *Vault) dsn(pragmas ...string) string {
 	wait := 10 * time.Second
 	if v.lock != nil {
 		wait = keyPatience
 	}
-	s := "file:" + (&url.URL{Path: filepath.Join(v.dir, dbName)}).EscapedPath() + fmt.Sprintf("?_pragma=busy_timeout(%d)", wait.Milliseconds())
+	s := "file:" + (&url.URL{Path: filepath.Join(v.dir, dbName)}).EscapedPath() + fmt.Sprintf("?mode=rw&_pragma=busy_timeout(%d)", wait.Milliseconds())
 	for _, p := range pragmas {
 		s += "&" + p
 	}

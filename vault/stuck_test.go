@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"dimegate/dmtp/key"
@@ -64,6 +66,19 @@ func TestGone(t *testing.T) {
 			}
 			if err := f.Fault(); tt.shown != errors.Is(err, vault.ErrGone) {
 				t.Errorf("fault: %v", err)
+			}
+			var readers sync.WaitGroup // connections that are opened now must not make another database
+			for range 16 {
+				readers.Go(func() {
+					for range 50 {
+						f.LogSize(t.Context())
+						f.Checkpoints(t.Context(), 0, 10)
+					}
+				})
+			}
+			readers.Wait()
+			if _, err := os.Stat(filepath.Join(f.dir, "vault.db")); name == "database moved" && !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a database was made: %v", err)
 			}
 			tt.mend(t, f.dir)
 			if err := errors.Join(f.makeKey(t, 2), f.Fault()); err != nil {
