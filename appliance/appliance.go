@@ -231,7 +231,7 @@ func (a *Appliance) makeQueue() error {
 	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
 		Router: router{a.resolver, a.client, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
 		Carrier: carrier{a.client, a.orgs, a.Sealed}, Exchange: a.exchange, Domains: a.domains(), Hostname: a.config.Hostname,
-		OwnHosts: ownHosts(a.config), Loops: a.loops, History: a.history, Log: a.Log,
+		OwnHosts: ownHosts(a.config), Loops: a.loops, Journal: a.config.Policy.Journal, History: a.history, Log: a.Log,
 	})
 	return nil
 }

@@ -80,6 +80,7 @@ type OutboundOptions struct {
 	Hostname string
 	OwnHosts []string // whose Received fields lose their "for" clause
 	Loops    *handoff.LoopGuard
+	Journal  []string // addresses outside that get journal reports; lower case
 	History  *History // nil: decisions are not remembered
 	Log      *slog.Logger
 }
@@ -108,6 +109,9 @@ func (o *Outbound) Deliver(ctx context.Context, it *queue.Item) (queue.Result, e
 	m := translate.Split(raw)
 	if err := o.Loops.Check(m, it.Recipient.Address); err != nil {
 		return queue.Result{Class: queue.Permanent, Status: "5.4.6", Reason: err.Error()}, nil
+	}
+	if res, ok, err := o.journal(ctx, it, route, m); ok || err != nil {
+		return res, err
 	}
 	route.Terms.Require = translate.Requires(m)
 	d := Decide(route.Situation, route.Remote, route.Terms)

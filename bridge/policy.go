@@ -70,6 +70,8 @@ type Decision struct {
 	Enhanced string        // RFC 3463 status of a Bounce, or of a Hold that ends in one
 	Rule     string        // the row that decided, and what bent it
 	Layer    Layer         // whose word was the last
+
+	report bool // it is a journal report: see Outbound.journal
 }
 
 // Terms are what the administrator and the sender ask beyond the table.

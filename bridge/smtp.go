@@ -24,7 +24,7 @@ type Exchange interface {
 
 // smtp sends the copy as plain SMTP, octet for octet but for what asks us for DIME.
 func (o *Outbound) smtp(ctx context.Context, it *queue.Item, r Route, d Decision, m translate.Message) (queue.Result, error) {
-	m, gone := translate.Without(m, func(f translate.Field) bool { return f.Is(translate.RequireField) })
+	m, gone := translate.Without(m, func(f translate.Field) bool { return f.Is(translate.RequireField) && !d.report })
 	for _, c := range gone {
 		if c.Signed {
 			o.Log.LogAttrs(ctx, slog.LevelWarn, "a signed field was changed: the sender's DKIM signature no longer holds", slog.String("id", it.ID), slog.String("field", c.Name))
@@ -49,6 +49,9 @@ func (o *Outbound) smtp(ctx context.Context, it *queue.Item, r Route, d Decision
 	})
 	if err != nil {
 		return queue.Result{}, err
+	}
+	if d.report {
+		res = keepReport(res)
 	}
 	if !offered {
 		action := Hold

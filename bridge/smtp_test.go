@@ -27,6 +27,7 @@ type ladder struct {
 	rule    string // what decide is told; "": it is not asked
 	err     error
 	finding exchange.Finding
+	journal []string
 
 	mu   sync.Mutex
 	got  []exchange.Mail
@@ -81,7 +82,7 @@ func queuedVia(t *testing.T, l *ladder, env queue.Envelope, body, hop string) (q
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	o := NewOutbound(OutboundOptions{Router: l, Exchange: l, Domains: []string{"alpha.test"}, Log: slog.New(slog.DiscardHandler)})
+	o := NewOutbound(OutboundOptions{Router: l, Exchange: l, Domains: []string{"alpha.test"}, Journal: l.journal, Log: slog.New(slog.DiscardHandler)})
 	go func() { done <- q.Run(ctx, o, nobody{}) }()
 	synctest.Wait()
 	list, err := q.List(t.Context(), "", "", 10)

@@ -183,6 +183,7 @@ type Policy struct {
 	Floor             string                  `toml:"floor"`                // opportunistic, tls, mta-sts, dane, dime or hold; default tls
 	SmartHost         string                  `toml:"smart_host"`           // host:port that takes plain SMTP on; default: each domain's MX
 	SmartHostAuthFile string                  `toml:"smart_host_auth_file"` // name:password, one line, mode 0600; default: no AUTH
+	Journal           []string                `toml:"journal"`              // addresses outside that get Exchange's journal reports: by SMTP over proved TLS, never sealed or returned; default none
 	History           time.Duration           `toml:"history"`              // how long decisions are kept, sealed, for policy replay; default 720h; 0: none are
 	Domains           map[string]DomainPolicy `toml:"domain"`               // [policy.domain."example.net"], of recipients
 	Senders           map[string]SenderPolicy `toml:"sender"`               // [policy.sender."alice@example.org"], or a domain of ours
@@ -287,7 +288,7 @@ func Default() *Config {
 		Scanner: Scanner{Outbound: []string{}, Inbound: []string{}, Timeout: time.Minute, MaxOctets: 100 << 20, HeaderChanges: "refuse"},
 		TLS:     TLS{CRLFiles: []string{}},
 		DNS:     DNS{Resolvers: []string{"127.0.0.1:53"}, Timeout: 5 * time.Second},
-		Policy:  Policy{Floor: "tls", History: 720 * time.Hour},
+		Policy:  Policy{Floor: "tls", Journal: []string{}, History: 720 * time.Hour},
 		Alt:     Alt{Mode: "opportunistic", Suites: []string{"0201", "0202", "0101"}, Bucket: 1024},
 		Queue: Queue{
 			Life:        120 * time.Hour,
@@ -429,6 +430,9 @@ func (c *Config) Resolve(folder string) {
 	}
 	at(folder, &c.Policy.SmartHostAuthFile, "")
 	at(folder, &c.Handoff.AuthFile, "")
+	for i := range c.Policy.Journal {
+		c.Policy.Journal[i] = strings.ToLower(c.Policy.Journal[i])
+	}
 	c.Policy.Domains, c.Policy.Senders = lowerKeys(c.Policy.Domains), lowerKeys(c.Policy.Senders)
 	c.Alt.Domains = lowerKeys(c.Alt.Domains)
 }

@@ -93,6 +93,13 @@ func (p *Policy) check(k checker) {
 		k.bad("smart_host_auth_file", "is set, and there is no smart_host")
 	}
 	throughSmartHost(k, p.Floor, p.SmartHost)
+	for _, a := range p.Journal {
+		if at := strings.LastIndexByte(a, '@'); at < 1 || !isDomain(a[at+1:]) {
+			k.bad("journal", "%q is not an address with a domain in ASCII", a)
+		} else if f, _ := p.FloorFor("", a[at+1:]); f == "dime" || f == "hold" {
+			k.bad("journal", "%s: floor %q lets no journal report out: give [policy.domain.%q] a floor of \"tls\" or above that", a, f, a[at+1:])
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.Domains)) {
 		k, d := k.at("domain.%q.", name), p.Domains[name]
 		says := d != DomainPolicy{}
