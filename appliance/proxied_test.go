@@ -86,6 +86,13 @@ func TestBehindHAProxy(t *testing.T) {
 	c.want("220")
 	c.cmd("EHLO <bravo.example>", "250")
 	c.cmd("SGNT <alpha.example>", "270 OK [")
+	for range 9 { // of one prefix ten may be there, behind one proxy as without it
+		call(t, host+":5", "127.0.9.10").secure(&tls.Config{}).want("220")
+	}
+	if r := call(t, host+":5", "127.0.9.11").secure(&tls.Config{}).reply(); strings.HasPrefix(r, "220") {
+		t.Error("an eleventh of one prefix was taken")
+	}
+	call(t, host+":5", "127.0.10.1").secure(&tls.Config{}).want("220")
 	if tls.Client(call(t, s.single(), "127.0.0.1").conn, &tls.Config{InsecureSkipVerify: true}).Handshake() == nil {
 		t.Error("DMTP without a header")
 	}
