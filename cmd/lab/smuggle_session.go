@@ -61,7 +61,7 @@ type smuggleResult struct {
 }
 
 // sessionWait bounds how long a door may be silent at the end of a session.
-const sessionWait = 5 * time.Second
+const sessionWait = 30 * time.Second
 
 // A smuggler is a client's side of one session.
 type smuggler struct {
