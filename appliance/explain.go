@@ -54,7 +54,7 @@ func OpenExplainer(ctx context.Context, c *config.Config, o Options) (_ *Explain
 	}
 	pins := trustful.NewPins(lookOnlyKeys{keystore.Pins{Vault: a.vault.Vault}}, peers{a.resolver}, a.Now)
 	return &Explainer{a, bridge.NewOutbound(bridge.OutboundOptions{
-		Router: router{a.resolver, a.client, c.Policy}, Author: judge{pins, a.resolver, layer}, Exchange: a.exchange, Domains: a.domains(), Log: o.Log,
+		Router: router{a.resolver, a.client, c.Policy}, Author: judge{pins, a.resolver, layer}, Exchange: a.exchange, Domains: a.domains(), Journal: c.Policy.Journal, Log: o.Log,
 	})}, nil
 }
 

@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"dimegate/bridge/exchange"
 	"dimegate/bridge/queue"
@@ -42,6 +44,9 @@ func (o *Outbound) Explain(ctx context.Context, q Question) (Explanation, error)
 	d := Decide(r.Situation, r.Remote, r.Terms)
 	e := Explanation{Action: d.Action.String(), Rule: d.Rule, Layer: d.Layer, Reason: r.Why, Status: d.Enhanced,
 		Situation: r.Situation.String(), Floor: r.Terms.Floor.String(), FloorOf: r.Terms.Layer, Override: r.Terms.Override}
+	if slices.Contains(o.Journal, strings.ToLower(q.Recipient)) {
+		e.Reason = strings.TrimPrefix(e.Reason+"; a journal report to this address leaves by plain SMTP, never sealed", "; ")
+	}
 	switch {
 	case d.Action == SendDMTP:
 		err = o.explainDMTP(ctx, q, r, &e)

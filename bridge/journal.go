@@ -14,6 +14,9 @@ import (
 // journalField is on top of every journal report that Exchange makes: the envelope in a text part, and the message as it was.
 const journalField = "X-MS-Journal-Report"
 
+// journalRule begins the rule of a journal report's decisions.
+const journalRule = "journal report: "
+
 // journalLife is how long a journal report is tried. It has the null reverse-path, so nobody would hear of its end.
 const journalLife = 10 * 365 * 24 * time.Hour
 
@@ -40,9 +43,9 @@ func (o *Outbound) journal(ctx context.Context, it *queue.Item, r Route, m trans
 		}
 		return queue.Result{}, false, nil
 	}
-	d := Decision{Action: SendSMTP, Rule: "journal report: plain SMTP, never sealed", report: true}
+	d := Decision{Action: SendSMTP, Rule: journalRule + "plain SMTP, never sealed", report: true}
 	if f := r.Terms.Floor; f == FloorHold || f == FloorDIME || o.Exchange == nil {
-		d.Action, d.Rule = Hold, "journal report: floor "+f.String()+" lets no plain SMTP out"
+		d.Action, d.Rule = Hold, journalRule+"floor "+f.String()+" lets no plain SMTP out"
 		if err := o.decide(ctx, it, r, Past{Action: d.Action, Rule: d.Rule}); err != nil {
 			return queue.Result{}, true, err
 		}

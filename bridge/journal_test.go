@@ -62,3 +62,24 @@ func TestJournalReports(t *testing.T) {
 		t.Errorf("tried for %v", got.Life)
 	}
 }
+
+// Decisions about journal reports are not kept for a replay of the policy, and an explanation of their address tells of them.
+func TestJournalReportsExplained(t *testing.T) {
+	h := NewHistory(nil, time.Hour, time.Now)
+	o := NewOutbound(OutboundOptions{History: h, Domains: []string{"alpha.test"}, Journal: []string{"journal@archive.test"},
+		Router: &ladder{route: Route{Situation: Untrusted, Why: "no key", Terms: Terms{Floor: FloorTLS}}}})
+	it := &queue.Item{Recipient: queue.Recipient{Address: "journal@archive.test"}}
+	o.remember(it, Route{}, Past{Action: SendSMTP, Rule: journalRule + "x"})
+	if len(h.pending) != 0 {
+		t.Errorf("remembered %+v", h.pending)
+	}
+	o.remember(it, Route{}, Past{Action: SendSMTP, Rule: "x"})
+	if len(h.pending) != 1 {
+		t.Error("a decision of the policy is not remembered")
+	}
+	for to, want := range map[string]string{"Journal@archive.test": "no key; a journal report to this address leaves by plain SMTP, never sealed", "b@archive.test": "no key"} {
+		if e, err := o.Explain(t.Context(), Question{Sender: "a@alpha.test", Recipient: to}); err != nil || e.Reason != want {
+			t.Errorf("%s: %q, %v", to, e.Reason, err)
+		}
+	}
+}

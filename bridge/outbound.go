@@ -144,6 +144,9 @@ func (o *Outbound) decide(ctx context.Context, it *queue.Item, r Route, p Past) 
 }
 
 func (o *Outbound) remember(it *queue.Item, r Route, p Past) {
+	if strings.HasPrefix(p.Rule, journalRule) { // the address decided, which is not remembered: a replay could only be wrong
+		return
+	}
 	p.Sender, p.Domain = it.Envelope.ReversePath, domainOf(it.Recipient.Address)
 	p.Situation, p.Remote, p.Override, p.Require = r.Situation, r.Remote, r.Terms.Override, r.Terms.Require
 	p.Floor = r.Terms.Floor
