@@ -18,6 +18,40 @@ func (v *Vault) SetMaxPages(t testing.TB, n int) {
 	}
 }
 
+// Batch runs fs in one commit and returns what each came to. A nil one is work that loses the transaction of all: SQLite undoes it
+// as a whole where it has no room in the middle.
+func (v *Vault) Batch(fs ...func(*Tx) error) []error {
+	jobs := make([]*job, len(fs))
+	for i, f := range fs {
+		if f == nil {
+			f = func(tx *Tx) error {
+				if err := tx.exec("PRAGMA max_page_count = 1"); err != nil {
+					return err
+				}
+				return tx.exec("INSERT INTO meta (name, value) VALUES ('large', zeroblob(1000000))")
+			}
+		}
+		jobs[i] = &job{fn: f}
+	}
+	errs := make([]error, len(fs))
+	v.write.submit(context.Background(), &job{patience: mailPatience, alone: func() error {
+		v.write.commit(jobs)
+		return nil
+	}})
+	for i, j := range jobs {
+		errs[i] = j.err
+	}
+	return errs
+}
+
+// PutMeta writes one value of the table meta.
+func (tx *Tx) PutMeta(name string, value []byte) error {
+	return tx.exec("INSERT INTO meta (name, value) VALUES (?, ?)", name, value)
+}
+
+// Meta reads it.
+func (v *Vault) Meta(name string) ([]byte, error) { return v.meta(context.Background(), name) }
+
 // Stick keeps a commit in work until release is called.
 func (v *Vault) Stick(t testing.TB) (release func()) {
 	t.Helper()

@@ -247,7 +247,13 @@ func (w *writer) commit(jobs []*job) {
 	b := &batch{}
 	good := 0
 	for _, j := range jobs {
-		if w.run(b, j) {
+		stands, lost := w.run(b, j)
+		if lost != nil {
+			fail(lost)
+			w.exec("ROLLBACK") // if there is anything of it
+			return
+		}
+		if stands {
 			good++
 		}
 		w.move()
@@ -279,10 +285,11 @@ func (w *writer) commit(jobs []*job) {
 	}
 }
 
-// run runs one job in a savepoint and reports whether its work stands.
-func (w *writer) run(b *batch, j *job) bool {
+// run runs one job in a savepoint and reports whether its work stands. Lost: the transaction of all is no more, since SQLite undoes
+// it as a whole where it has no room or cannot read or write. What ran then would be in no transaction, and stand by itself.
+func (w *writer) run(b *batch, j *job) (stands bool, lost error) {
 	if j.err = w.exec("SAVEPOINT job"); j.err != nil {
-		return false
+		return false, fmt.Errorf("vault: savepoint: %w", j.err)
 	}
 	after := len(b.after)
 	func() {
@@ -291,14 +298,21 @@ func (w *writer) run(b *batch, j *job) bool {
 	}()
 	if j.err == nil && j.panic == nil {
 		if j.err = w.exec("RELEASE job"); j.err == nil {
-			return true
+			return true, nil
 		}
 	}
 	b.after = b.after[:after]
 	b.log = logState{} // what it appended is undone: read the size again
-	w.exec("ROLLBACK TO job")
-	w.exec("RELEASE job")
-	return false
+	if err := w.exec("ROLLBACK TO job"); err != nil {
+		if errors.Is(j.err, ErrFull) {
+			err = j.err
+		}
+		return false, fmt.Errorf("vault: the commit was undone: %w", err)
+	}
+	if err := w.exec("RELEASE job"); err != nil {
+		return false, fmt.Errorf("vault: savepoint: %w", err)
+	}
+	return false, nil
 }
 
 // checkpoint empties the write-ahead log, between two commits.

@@ -146,3 +146,26 @@ func TestStuck(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestBatchLost: where the engine undoes a whole transaction in the middle of a commit's work, nothing of it stands whose caller
+// is told that it failed, neither what came before nor what came after.
+func TestBatchLost(t *testing.T) {
+	f := newVault(t)
+	put := func(name string) func(*vault.Tx) error {
+		return func(tx *vault.Tx) error { return tx.PutMeta(name, []byte("x")) }
+	}
+	for i, err := range f.Batch(put("before"), nil, put("after")) {
+		if !errors.Is(err, vault.ErrFull) {
+			t.Errorf("job %d: %v, want ErrFull", i, err)
+		}
+	}
+	f.SetMaxPages(t, 1<<20)
+	for _, name := range []string{"before", "after"} {
+		if _, err := f.Meta(name); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrNotFound: its caller was told that it failed", name, err)
+		}
+	}
+	if errs := f.Batch(put("later")); errs[0] != nil {
+		t.Errorf("after it: %v", errs[0])
+	}
+}
