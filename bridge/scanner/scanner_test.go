@@ -127,7 +127,7 @@ func (j *judge) serve(t *testing.T) Address {
 		if j.hang != nil {
 			close(j.hang)
 		}
-		s.Close()
+		ln.Close() // not s.Close, which reads without a lock what Serve writes
 		wg.Wait()
 	})
 	return Address{"milter", "tcp", ln.Addr().String()}
