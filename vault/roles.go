@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,8 @@ func rolesSubject() ID {
 }
 
 // Roles is what the last leaf about roles attests: who has which, in the form of the caller's; nil when there is none. It
-// needs no seal. ErrCorrupt when it is not what the leaf commits to: whoever changes it must change the log.
+// needs no seal. ErrCorrupt when it is not what the leaf commits to: whoever
+// changes it must change the log, and whoever takes it away is found by audit.Verify.
 func (v *Vault) Roles(ctx context.Context) ([]byte, error) {
 	var leaf, opening []byte
 	err := v.queryRow(ctx, rolesQuery, rolesArgs(), &leaf, &opening)
@@ -38,16 +40,36 @@ func rolesPayload(leaf, opening []byte, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	payload, ok := opens(l, opening)
+	if !ok || l.Type != LeafRoles || l.Subject != rolesSubject() {
+		return nil, fmt.Errorf("%w: who has which role is not what the log attests", ErrCorrupt)
+	}
+	return payload, nil
+}
+
+// opens returns the payload of an opening, and whether it is what a leaf commits to.
+func opens(l Leaf, opening []byte) (payload []byte, ok bool) {
 	var o Opening
 	if len(opening) < len(o.Salt) {
-		return nil, fmt.Errorf("%w: the opening of a leaf about roles", ErrCorrupt)
+		return nil, false
 	}
 	copy(o.Salt[:], opening)
 	o.Payload = opening[len(o.Salt):]
-	if l.Type != LeafRoles || l.Subject != rolesSubject() || o.Commit(LeafRoles) != l.Commitment {
-		return nil, fmt.Errorf("%w: who has which role is not what the log attests", ErrCorrupt)
+	return o.Payload, o.Commit(l.Type) == l.Commitment
+}
+
+// LeafOpened tells whether what leaf n hides is there and is what it commits to. It is asked of leaves about roles and looks: their
+// openings are in the clear, and never destroyed. Who removes one gives people the roles back that they had before.
+func (v *Vault) LeafOpened(ctx context.Context, n int64, l Leaf) (bool, error) {
+	var owner, opening []byte
+	err := v.queryRow(ctx, `SELECT owner, opening FROM openings WHERE idx = ?`, []any{n}, &owner, &opening)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, err
 	}
-	return o.Payload, nil
+	_, ok := opens(l, opening)
+	return ok && bytes.Equal(owner, l.Subject[:]), nil
 }
 
 // ChangeRoles attests what f makes of the roles as they are. Nobody else changes them meanwhile; an error of f leaves them.

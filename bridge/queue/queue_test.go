@@ -943,6 +943,7 @@ func TestRoute(t *testing.T) {
 		ctx := t.Context()
 		w := newWorld(t, queue.Options{DelayNotice: -1})
 		ids := w.accept(envelope("plain@y.example", "sealed@y.example", "gone@z.example"), message(10)).Entries
+		w.notify = func(queue.Mail) error { return errors.New("away") }
 		var via []string
 		w.run(func(ctx context.Context, it *queue.Item) (queue.Result, error) {
 			switch it.Recipient.Address {
@@ -957,7 +958,6 @@ func TestRoute(t *testing.T) {
 			}
 			return queue.Result{Class: queue.Remote, Code: 451}, nil
 		})
-		w.notify = func(queue.Mail) error { return errors.New("away") }
 		synctest.Wait()
 		var asked []string
 		allow := func(sender, domain string) error { asked = append(asked, sender+" "+domain); return nil }

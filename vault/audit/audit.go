@@ -32,6 +32,7 @@ type Source interface {
 	LogExtent(ctx context.Context) (leaves, hashes int64, err error)
 	LogHashes(ctx context.Context, indexes []int64) ([]tlog.Hash, error)
 	LogLeaves(ctx context.Context, first int64, n int) ([][]byte, error)
+	LeafOpened(ctx context.Context, n int64, l vault.Leaf) (bool, error)
 	Checkpoints(ctx context.Context, after int64, n int) ([]vault.Checkpoint, error)
 	LastCheckpoint(ctx context.Context) (vault.Checkpoint, error)
 	SaveCheckpoint(ctx context.Context, c vault.Checkpoint) error

@@ -241,6 +241,41 @@ func (w *world) regrow(t *testing.T) {
 }
 
 // TestCheckpointRefusesAFork: the log's key does not sign what the last checkpoint is no part of.
+// TestOpeningsTampered: whoever takes away what a leaf about roles attests has the roles before it again; the log is whole, and
+// Verify names the leaf all the same.
+func TestOpeningsTampered(t *testing.T) {
+	for name, statement := range map[string]string{
+		"whole":         `SELECT 1`,
+		"roles removed": `DELETE FROM openings WHERE idx = 3`,
+		"roles hidden":  `UPDATE openings SET owner = x'00' WHERE idx = 3`,
+		"look changed":  `UPDATE openings SET opening = opening || x'00' WHERE idx = 4`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2)
+			for _, roles := range []string{"old", "new"} {
+				if err := w.ChangeRoles(t.Context(), made, func([]byte) ([]byte, error) { return []byte(roles), nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.AttestLook(t.Context(), []byte("x"), made); err != nil {
+				t.Fatal(err)
+			}
+			db, err := sql.Open("sqlite", "file:"+filepath.Join(w.disk.Dir, "vault.db")+"?_pragma=busy_timeout(5000)")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			if _, err := db.Exec(statement); err != nil {
+				t.Fatal(err)
+			}
+			_, err = audit.Verify(t.Context(), w, "", nil)
+			if fault, bad := errors.AsType[*audit.Fault](err); bad == (name == "whole") || bad && fault.Leaf != 3 && fault.Leaf != 4 {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 func TestCheckpointRefusesAFork(t *testing.T) {
 	w := newWorld(t, 12, 8)
 	w.raw(t, `UPDATE hashes SET hash = zeroblob(32) WHERE idx = 14`) // the root of the first eight

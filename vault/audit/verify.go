@@ -37,7 +37,7 @@ type Report struct {
 const verifyBatch = 1000
 
 // Verify reads every leaf, computes the tree anew and compares each hash that the log keeps and each checkpoint that it
-// gave out. When verifier is not empty the checkpoints' signatures are checked, too, and what the witnesses cosigned is counted. Kept are checkpoints from elsewhere,
+// gave out, and what leaves about roles and looks attest. When verifier is not empty the checkpoints' signatures are checked, too, and what the witnesses cosigned is counted. Kept are checkpoints from elsewhere,
 // as parsed: what the host may have changed together with its log is found by them. It returns the first *Fault.
 // Memory: a batch of leaves.
 func Verify(ctx context.Context, src Source, verifier string, witnesses []note.Verifier, kept ...Tree) (Report, error) {
@@ -186,7 +186,19 @@ func (v *verification) leaf(ctx context.Context, n int64, b []byte) error {
 		}
 	}
 	v.forget(n)
-	return nil
+	return v.opened(ctx, n, l)
+}
+
+// opened finds that what a leaf about roles or a look hides was taken away or changed: nothing else attests it.
+func (v *verification) opened(ctx context.Context, n int64, l vault.Leaf) error {
+	if l.Type != vault.LeafRoles && l.Type != vault.LeafLook {
+		return nil
+	}
+	ok, err := v.src.LeafOpened(ctx, n, l)
+	if err == nil && !ok {
+		err = &Fault{Leaf: n, Reason: fmt.Sprintf("what it attests (%v) is gone or is another", l.Type)}
+	}
+	return err
 }
 
 // forget drops the hashes under the largest subtree that leaf n completes: nothing above is made of them.
