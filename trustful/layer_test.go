@@ -173,6 +173,20 @@ func TestLayerAsked(t *testing.T) {
 	}
 }
 
+// TestLayerRequiredOfOne: users' signets offer the layer and do not ask for it, and it is required of the author's domain, or not.
+func TestLayerRequiredOfOne(t *testing.T) {
+	for mode, want := range map[message.LayerMode]error{message.LayerOpportunistic: nil, message.LayerRequired: message.AltPolicy} {
+		alpha, bravo := newSides(t)
+		layered(t, bravo, mode, false, message.Suites()...)
+		bob := enrol(t, bravo, "bob@bravo.example")
+		o := to("alice@alpha.example", bravo, bob)
+		l, err := bravo.keeper.Open(t.Context(), handOver(t, alpha, o, sealAsReference(t, alpha, o)))
+		if !errors.Is(err, want) || (l == nil) != (want != nil) || l != nil && l.Unlayered {
+			t.Errorf("mode %v: %v, %v", mode, l, err)
+		}
+	}
+}
+
 // sealAsReference writes what libdime would: it does not look at field 3.
 func sealAsReference(t testing.TB, s *side, o trustful.Outgoing) *message.Message {
 	t.Helper()

@@ -31,7 +31,7 @@ type Letter struct {
 	Content      *message.Content
 	Retired      bool            // it was sealed to a key that is not the recipient's current one
 	Suite        message.SuiteID // under which the content lay beneath the outer scheme; 0: none
-	Unlayered    bool            // it lay under none, and the recipient's signet asks for one
+	Unlayered    bool            // it lay under none, and the recipient asks for one
 }
 
 // Open opens a message as its recipient, in the order of dmime.md §10.4: identities, the author's signet by the
@@ -81,9 +81,10 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 		return nil, err
 	}
 	l := &Letter{Author: author.Name, AuthorSignet: author.Signet, Content: content, Retired: retired, Suite: opened.Layer()}
-	l.Unlayered = l.Suite == 0 && message.WantsLayer(own)
-	if l.Unlayered && k.Layer.with(lower(in.Origin.Name)).Mode == message.LayerRequired {
-		return nil, &message.Error{Class: message.AltPolicy, Reason: "the recipient's signet asks for the alternate layer, and the message has none"}
+	required := k.Layer.with(lower(in.Origin.Name)).Mode == message.LayerRequired
+	l.Unlayered = l.Suite == 0 && (message.WantsLayer(own) || required && len(message.Offered(own)) > 0)
+	if l.Unlayered && required {
+		return nil, &message.Error{Class: message.AltPolicy, Reason: "the alternate layer is required, the recipient's signet offers it, and the message has none"}
 	}
 	return l, nil
 }

@@ -48,7 +48,7 @@ func (h *Hold) Write(p []byte) (int, error) {
 }
 
 // spill makes the file, and looks for room now and then.
-func (h *Hold) spill() (err error) {
+func (h *Hold) spill() error {
 	if h.file == nil || h.n-h.looked >= holdLook {
 		if err := h.v.checkRoom(); err != nil {
 			return err
@@ -58,16 +58,17 @@ func (h *Hold) spill() (err error) {
 	if h.file != nil {
 		return nil
 	}
-	if h.file, err = os.CreateTemp(h.v.dir, "hold-*"); err != nil { // mode 0600
+	file, err := os.CreateTemp(h.v.dir, "hold-*") // mode 0600
+	if err != nil {
 		return err
 	}
-	if err := os.Remove(h.file.Name()); err != nil {
+	key := NewSecret()
+	seal, err := NewStreamWriter(file, key, PartBody, nil)
+	if err := errors.Join(os.Remove(file.Name()), err); err != nil {
+		file.Close()
 		return err
 	}
-	h.key = NewSecret()
-	if h.seal, err = NewStreamWriter(h.file, h.key, PartBody, nil); err != nil {
-		return err
-	}
+	h.file, h.key, h.seal = file, key, seal
 	_, err = h.seal.Write(h.mem)
 	h.n = int64(len(h.mem))
 	clear(h.mem)
