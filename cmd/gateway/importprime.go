@@ -60,28 +60,33 @@ func runImportPrime(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 	if err != nil {
 		return err
 	}
+	return importPrime(std, file, b, pair, s, *eml, *asJSON)
+}
+
+// importPrime opens a stored message, writes its mail, and tells of the weakness.
+func importPrime(std stdio, file string, b []byte, pair key.Pair, org *signet.Signet, eml string, asJSON bool) error {
 	v := &importView{File: file, Warning: message.NakedWeakness}
-	n, err := message.OpenNaked(b, message.Limits{Total: maxMessage}, pair.Encryption, s.SigningKey())
+	n, err := message.OpenNaked(b, message.Limits{Total: maxMessage}, pair.Encryption, org.SigningKey())
 	if err != nil {
 		fault := openView{}
 		fault.fail(err)
 		v.Error = fault.Error
-		return v.end(std, *asJSON, false)
+		return v.end(std, asJSON, false)
 	}
 	v.Header, v.Body = len(n.Header), len(n.Body)
 	mail := append(append(make([]byte, 0, v.Header+v.Body), n.Header...), n.Body...)
-	switch *eml {
+	switch eml {
 	case "":
 	case "-":
 		if _, err := std.out.Write(mail); err != nil {
 			return err
 		}
 	default:
-		if err := safefile.Write(*eml, mail); err != nil {
+		if err := safefile.Write(eml, mail); err != nil {
 			return err
 		}
 	}
-	return v.end(std, *asJSON, *eml == "-")
+	return v.end(std, asJSON, eml == "-")
 }
 
 // readPrimePair reads a private key file, which a realm key may have encrypted.

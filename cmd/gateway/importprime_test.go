@@ -76,6 +76,19 @@ func TestImportPrime(t *testing.T) {
 	if code != 1 || !strings.Contains(out, "not authentic") {
 		t.Errorf("changed: exit %d, %s", code, out)
 	}
+	code, out, errs = cli(t, "message", "open", "--as", "recipient", "--keys", keyFile, "--destination-signet", signetFile, stored)
+	if code != 0 || !strings.Contains(out, message.NakedWeakness) {
+		t.Errorf("message open: exit %d, %s%s", code, out, errs)
+	}
+	for name, args := range map[string][]string{
+		"as somebody else": {"--as", "destination", "--destination-signet", signetFile},
+		"without a signet": {"--as", "recipient"},
+	} {
+		code, _, errs = cli(t, append(append([]string{"message", "open", "--keys", keyFile}, args...), stored)...)
+		if code != 2 || !strings.Contains(errs, "1908") {
+			t.Errorf("message open %s: exit %d, %s", name, code, errs)
+		}
+	}
 	if code, _, _ = cli(t, "import", "prime", "--keys", keyFile, stored); code != 2 {
 		t.Errorf("without the signet: exit %d", code)
 	}

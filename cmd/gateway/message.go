@@ -153,10 +153,17 @@ func runMessageOpen(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 	if err != nil {
 		return err
 	}
+	b, err := readUpTo(std, file, maxMessage)
+	if err != nil {
+		return err
+	}
+	if message.IsNaked(b) {
+		return openStored(std, file, b, actor, *keys, parties.Destination.Signet, *eml, *asJSON)
+	}
 	if err := enough(actor, &parties); err != nil {
 		return err
 	}
-	v, err := openFile(std, file, actor, *keys, parties)
+	v, err := openFile(std, file, b, actor, *keys, parties)
 	if err != nil {
 		return err
 	}
@@ -168,17 +175,29 @@ func runMessageOpen(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 	return v.end(std, *asJSON, *eml == "-")
 }
 
+// openStored opens what magma stored of SMTP mail, which has neither author nor origin.
+func openStored(std stdio, file string, b []byte, a message.Actor, keys string, org *signet.Signet, eml string, asJSON bool) error {
+	switch {
+	case a != message.Recipient:
+		return usagef("%s: a message that magma stored (PRIME, number 1908) opens for its recipient alone: --as recipient", file)
+	case org == nil:
+		return usagef("%s: a message that magma stored (PRIME, number 1908): give the signet of the organisation that stored it: --destination-signet FILE", file)
+	}
+	pair, err := readPair(std, "keys", keys)
+	if err != nil {
+		return err
+	}
+	defer pair.Destroy()
+	return importPrime(std, file, b, pair, org, eml, asJSON)
+}
+
 // openFile opens a message. Its error is wrong use; what is wrong with the message stands in the view.
-func openFile(std stdio, file string, a message.Actor, keys string, p message.Parties) (*openView, error) {
+func openFile(std stdio, file string, b []byte, a message.Actor, keys string, p message.Parties) (*openView, error) {
 	pair, err := readPair(std, "keys", keys)
 	if err != nil {
 		return nil, err
 	}
 	defer pair.Destroy()
-	b, err := readUpTo(std, file, maxMessage)
-	if err != nil {
-		return nil, err
-	}
 	v := &openView{File: file, As: a.String(), Chunks: []chunkView{}, Signatures: map[string]any{}, octets: len(b)}
 	if err := v.open(b, a, pair.Encryption, p); err != nil {
 		v.fail(err)
