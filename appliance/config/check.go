@@ -1,23 +1,14 @@
 package config
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
-	"io/fs"
-	"net"
 	"net/netip"
 	"net/url"
-	"os"
-	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/BurntSushi/toml"
 )
 
 // A Fault is one thing that is wrong, by its key.
@@ -195,16 +186,6 @@ func (s *Submission) checkCertificates(k checker) {
 	}
 }
 
-// believed checks a list of those who may say who their client is.
-func believed(k checker, key string, list []string) {
-	networks(k, key, list)
-	for _, p := range prefixes(list) {
-		if p.Bits() == 0 {
-			k.bad(key, "%s is the whole world: anyone could take any address for his own: name those who speak for others", p)
-		}
-	}
-}
-
 // Prefixes returns the networks of a checked table.
 func (s *Submission) Prefixes() []netip.Prefix { return prefixes(s.Networks) }
 
@@ -222,24 +203,6 @@ func (d *DMTP) Proxies() []netip.Prefix { return prefixes(d.ProxyFrom) }
 
 // Permitted returns the prefixes of a checked table.
 func (d *DMTP) Permitted() []netip.Prefix { return prefixes(d.Permit) }
-
-func prefixes(networks []string) []netip.Prefix {
-	var list []netip.Prefix
-	for _, n := range networks {
-		if p, err := parseNetwork(n); err == nil {
-			list = append(list, p)
-		}
-	}
-	return list
-}
-
-func networks(k checker, key string, list []string) {
-	for _, n := range list {
-		if _, err := parseNetwork(n); err != nil {
-			k.bad(key, "%q is neither an address nor a prefix such as 192.0.2.0/24", n)
-		}
-	}
-}
 
 func (d *DMTP) check(k checker) {
 	if len(d.Listen)+len(d.ListenDual) == 0 {
@@ -428,252 +391,6 @@ func (c *Config) checkListeners(k checker) {
 			k.bad(fmt.Sprintf("organization[%d].inner", i+1), "%s is our own %s: mail would go in circles", o.Inner, by)
 		}
 	}
-}
-
-// CheckFiles looks at the files that a checked configuration names: they exist, can be read, secrets are private, and
-// certificates fit their keys. It reads no seal. The error is a Faults, each with its remedy.
-func (c *Config) CheckFiles() error {
-	var faults Faults
-	k := checker{faults: &faults}
-	if st, err := os.Stat(c.DataFolder); err != nil {
-		k.bad("data_folder", "%s: %s: make it with \"gateway init\"", c.DataFolder, reason(err))
-	} else if !st.IsDir() {
-		k.bad("data_folder", "%s is not a folder", c.DataFolder)
-	}
-	if len(faults) > 0 {
-		return faults // by default all else rests there: one line says more than nine
-	}
-	if !slices.Contains(c.DMTP.Certificates, Certificate{c.Submission.CertificateFile, c.Submission.KeyFile}) { // else once is enough
-		certificate(k, "submission.", c.Submission.CertificateFile, c.Submission.KeyFile)
-	}
-	for i, p := range c.DMTP.Certificates {
-		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile)
-	}
-	secretFile(k, "submission.auth_file", c.Submission.AuthFile, "make it, or take the key out")
-	secretFile(k, "handoff.auth_file", c.Handoff.AuthFile, "make it, or take the key out")
-	secretFile(k, "policy.smart_host_auth_file", c.Policy.SmartHostAuthFile, "make it, or take the key out")
-	plainFile(k, "dns.trust_anchor_file", c.DNS.TrustAnchorFile)
-	plainFile(k, "tls.ca_file", c.TLS.CAFile)
-	for i, f := range c.TLS.CRLFiles {
-		plainFile(k, fmt.Sprintf("tls.crl_files[%d]", i+1), f)
-	}
-	for _, s := range []struct {
-		key  string
-		seal Seal
-	}{{"vault.host_seal.", c.Vault.HostSeal}, {"vault.signing_seal.", c.Vault.SigningSeal}} {
-		const remedy = "restore it from your backup, or make a new installation with \"gateway init\""
-		if s.seal.Ways() > 1 {
-			continue // any one opens: what is lost is warned of when the seals are
-		}
-		secretFile(k, s.key+"key_file", s.seal.KeyFile, remedy)
-		secretFile(k, s.key+"passphrase_file", s.seal.PassphraseFile, remedy)
-	}
-	if len(faults) > 0 {
-		return faults
-	}
-	return nil
-}
-
-func certificate(k checker, prefix, cert, key string) {
-	before := len(*k.faults)
-	plainFile(k, prefix+"certificate_file", cert)
-	secretFile(k, prefix+"key_file", key, "\"gateway init\" makes one when none is given")
-	if len(*k.faults) > before || cert == "" {
-		return
-	}
-	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
-		k.bad(prefix+"certificate_file", "%s and %s: not a PEM certificate with its key (%s)", cert, key,
-			strings.TrimPrefix(err.Error(), "tls: "))
-	}
-}
-
-func plainFile(k checker, key, path string) {
-	if path == "" {
-		return
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		k.bad(key, "%s: %s", path, reason(err))
-		return
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		k.bad(key, "%s is not a file", path)
-	}
-}
-
-func secretFile(k checker, key, path, remedy string) {
-	if path == "" {
-		return
-	}
-	st, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		k.bad(key, "%s: no such file: %s", path, remedy)
-	case err != nil:
-		k.bad(key, "%s: %s", path, reason(err))
-	case !st.Mode().IsRegular():
-		k.bad(key, "%s is not a file", path)
-	case st.Mode().Perm()&0o077 != 0:
-		k.bad(key, "%s can be read by others (mode %04o): chmod 600 %s", path, st.Mode().Perm(), path)
-	default:
-		plainFile(k, key, path)
-	}
-}
-
-// reason is the operating system's word alone, without the call and the name.
-func reason(err error) string {
-	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		return pe.Err.Error()
-	}
-	return err.Error()
-}
-
-func addresses(k checker, key string, list []string) {
-	for _, a := range list {
-		address(k, key, a)
-	}
-}
-
-// address wants host:port with a numeric port; the host may be empty, a name or an address.
-func address(k checker, key, a string) {
-	host, port, err := net.SplitHostPort(a)
-	if err != nil {
-		k.bad(key, "%q is not host:port", a)
-		return
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		k.bad(key, "%q: the port is not a number from 0 to 65535", a)
-	}
-	if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" && !isDomain(host) {
-		k.bad(key, "%q: the host is neither a name nor an address", a)
-	}
-}
-
-func oneOf(k checker, key, v string, allowed ...string) {
-	if !slices.Contains(allowed, v) {
-		k.bad(key, "%q is not one of: %s", v, strings.Join(allowed, ", "))
-	}
-}
-
-func within(k checker, key string, d, low, high time.Duration) {
-	if d < low {
-		k.bad(key, "%v is under %v", FormatDuration(d), FormatDuration(low))
-	} else if d > high {
-		k.bad(key, "%v is over %v", FormatDuration(d), FormatDuration(high))
-	}
-}
-
-// FormatDuration writes a duration as the file does: 5m for 5m0s.
-func FormatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
-func octets(k checker, key string, n, low, high int64) {
-	if n < low || n > high {
-		k.bad(key, "%d is not from %d to %d octets", n, low, high)
-	}
-}
-
-func count(k checker, key string, n, low, high int) {
-	if n < low || n > high {
-		k.bad(key, "%d is not from %d to %d", n, low, high)
-	}
-}
-
-func parseNetwork(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	return p.Masked(), err
-}
-
-// isDomain says whether s is a host name in lower-case ASCII: RFC 1123 §2.1, without a final dot.
-func isDomain(s string) bool {
-	if len(s) == 0 || len(s) > 253 {
-		return false
-	}
-	if _, err := netip.ParseAddr(s); err == nil {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, r := range label {
-			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// suggest names the known key that an unknown one was probably meant to be.
-func suggest(k toml.Key) string {
-	want, best, least := k[len(k)-1], "", 3
-	for _, known := range keysUnder(reflect.TypeFor[Config](), k[:len(k)-1]) {
-		if d := distance(want, known); d < least {
-			best, least = known, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf(": did you mean %s?", best)
-}
-
-// keysUnder lists the keys of the table that a path names, nil when there is no such table.
-func keysUnder(t reflect.Type, path []string) []string {
-	for t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
-		if t.Kind() == reflect.Map && len(path) > 0 {
-			path = path[1:]
-		}
-		t = t.Elem()
-	}
-	if t.Kind() != reflect.Struct {
-		return nil
-	}
-	var keys []string
-	for f := range t.Fields() {
-		tag := f.Tag.Get("toml")
-		if len(path) > 0 && tag == path[0] {
-			return keysUnder(f.Type, path[1:])
-		}
-		keys = append(keys, tag)
-	}
-	if len(path) > 0 {
-		return nil
-	}
-	return keys
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := min(row[j]+1, row[j+1]+1, diagonal+1)
-			if a[i] == b[j] {
-				next = diagonal
-			}
-			diagonal, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }
 
 func (a *Audit) check(k checker) {
