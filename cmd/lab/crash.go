@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -110,17 +109,7 @@ func runCrash(ctx context.Context, args []string, out io.Writer) (err error) {
 		b.ShowLogs(os.Stderr)
 		return err
 	}
-	if *asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		err = e.Encode(r)
-	} else {
-		r.print(out)
-	}
-	if err == nil && !r.OK {
-		err = errors.New("crash: " + strings.Join(r.Why, "; "))
-	}
-	return err
+	return tell(out, *asJSON, "crash", r, r.OK, r.Why)
 }
 
 // choosePoints finds the points of both gateways by their names.

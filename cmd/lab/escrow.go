@@ -77,17 +77,7 @@ func runEscrow(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	l.judge()
-	if *asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		err = e.Encode(r)
-	} else {
-		r.print(out)
-	}
-	if err == nil && !r.OK {
-		err = errors.New("escrow: " + strings.Join(r.Why, "; "))
-	}
-	return err
+	return tell(out, *asJSON, "escrow", r, r.OK, r.Why)
 }
 
 // MarshalJSON names what fewer officers opened by their number: opened_with_2, for a quorum of three.

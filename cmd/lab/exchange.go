@@ -56,14 +56,13 @@ func runExchange(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		err = printJSON(out, report)
-	} else {
-		for _, c := range report.Results {
-			fmt.Fprintf(out, "%s: %s: ok %t: %s\n", c.Side, c.Name, c.OK, c.What)
-		}
+	return tell(out, *asJSON, "exchange", report, report.OK, report.Why)
+}
+
+func (r *exchangeReport) print(out io.Writer) {
+	for _, c := range r.Results {
+		fmt.Fprintf(out, "%s: %s: ok %t: %s\n", c.Side, c.Name, c.OK, c.What)
 	}
-	return errors.Join(err, notOK("exchange", report.OK, report.Why))
 }
 
 const (

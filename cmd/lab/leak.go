@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -95,17 +94,7 @@ func runLeak(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		err = e.Encode(report)
-	} else {
-		report.print(out)
-	}
-	if err == nil && !report.OK {
-		err = errors.New("leak: " + strings.Join(report.Why, "; "))
-	}
-	return err
+	return tell(out, *asJSON, "leak", report, report.OK, report.Why)
 }
 
 func chooseCases(names string) ([]leakCase, error) {

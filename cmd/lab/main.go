@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -70,12 +71,25 @@ func main() {
 
 var errUsage = errors.New("wrong use")
 
-// notOK is a command's error where its report says that something does not hold.
-func notOK(name string, ok bool, why []string) error {
-	if ok {
-		return nil
+// tell prints a command's report, for people or as JSON, and returns an error where it says that something does not hold.
+func tell(out io.Writer, asJSON bool, name string, report interface{ print(io.Writer) }, ok bool, why []string) error {
+	if asJSON {
+		if err := printJSON(out, report); err != nil {
+			return err
+		}
+	} else {
+		report.print(out)
 	}
-	return errors.New(name + ": " + strings.Join(why, "; "))
+	if !ok {
+		return errors.New(name + ": " + strings.Join(why, "; "))
+	}
+	return nil
+}
+
+func printJSON(out io.Writer, report any) error {
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(report)
 }
 
 func runUp(ctx context.Context, args []string, _ io.Writer) error {

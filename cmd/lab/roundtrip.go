@@ -124,14 +124,7 @@ func withLab(ctx context.Context, f func(*Lab, [2]*Gateway) error) (err error) {
 
 // finish prints a report and says what does not hold.
 func (r *roundtripReport) finish(out io.Writer, asJSON bool) error {
-	if asJSON {
-		if err := printJSON(out, r); err != nil {
-			return err
-		}
-	} else {
-		r.print(out)
-	}
-	return notOK("roundtrip", r.OK, r.Why)
+	return tell(out, asJSON, "roundtrip", r, r.OK, r.Why)
 }
 
 func (r *roundtripReport) print(out io.Writer) {

@@ -60,12 +60,7 @@ func runSmuggle(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		err = printJSON(out, report)
-	} else {
-		report.print(out)
-	}
-	return errors.Join(err, notOK("smuggle", report.OK, report.Why))
+	return tell(out, *asJSON, "smuggle", report, report.OK, report.Why)
 }
 
 // The doors that are not ours.

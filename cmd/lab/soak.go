@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -78,15 +77,7 @@ func runSoak(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		err = printJSON(out, report)
-	} else {
-		report.print(out)
-	}
-	if err == nil && !report.OK {
-		err = errors.New("soak: " + strings.Join(report.Why, "; "))
-	}
-	return err
+	return tell(out, *asJSON, "soak", report, report.OK, report.Why)
 }
 
 // drainWait bounds how long the last messages may take when no more come.
