@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
@@ -15,13 +17,21 @@ import (
 )
 
 // organizations are the agents of the configured domains: they hold the organisations' keys, sign users' signets and
-// outgoing messages, and open the destination chunks of incoming ones. Read-only after open, so safe for concurrent use.
+// outgoing messages, and open the destination chunks of incoming ones. The domains are those of the start; what each has is renewed by
+// refresh. Safe for concurrent use.
 type organizations struct {
 	signer  keystore.Organization // of users' signets
-	domains map[string]*organization
+	domains map[string]*domain
 }
 
-// An organization is one domain of ours with its keys, opened.
+// A domain is one of ours: its organization as it was read last, and those from before, which others may be using.
+type domain struct {
+	now     atomic.Pointer[organization]
+	renewal sync.Mutex
+	past    []*organization // a few in a year
+}
+
+// An organization is one domain of ours with its keys, opened. It does not change.
 type organization struct {
 	domain     string
 	config     config.Organization
@@ -32,19 +42,42 @@ type organization struct {
 
 // openOrganizations opens the keys of every configured domain. The error names the domain and the remedy.
 func openOrganizations(ctx context.Context, v *vault.Vault, c *config.Config) (organizations, error) {
-	all := organizations{keystore.Organization{Vault: v}, map[string]*organization{}}
+	all := organizations{keystore.Organization{Vault: v}, map[string]*domain{}}
 	for _, o := range c.Organizations {
-		for _, domain := range o.Domains {
-			org, err := openOrganization(ctx, v, domain)
+		for _, name := range o.Domains {
+			org, err := openOrganization(ctx, v, name)
 			if err != nil {
 				all.destroy()
-				return organizations{}, fmt.Errorf("keys of %s: %w: make them with \"gateway init --domain %s\"", domain, err, domain)
+				return organizations{}, fmt.Errorf("keys of %s: %w: make them with \"gateway init --domain %s\"", name, err, name)
 			}
 			org.config = o
-			all.domains[domain] = org
+			d := &domain{}
+			d.now.Store(org)
+			all.domains[name] = d
 		}
 	}
 	return all, nil
+}
+
+// refresh reads a domain's keys and signets again where they changed: by a step of ours, another gateway on the vault, or a command
+// beside us.
+func (all organizations) refresh(ctx context.Context, name string) (changed bool, err error) {
+	d := all.domains[name]
+	d.renewal.Lock()
+	defer d.renewal.Unlock()
+	old := d.now.Load()
+	published, err := all.signer.Vault.OrgSignets(ctx, name)
+	if err != nil || len(published) == len(old.signets) {
+		return false, err
+	}
+	org, err := openOrganization(ctx, all.signer.Vault, name)
+	if err != nil {
+		return false, fmt.Errorf("keys of %s: %w", name, err)
+	}
+	org.config = old.config
+	d.now.Store(org)
+	d.past = append(d.past, old)
+	return true, nil
 }
 
 func openOrganization(ctx context.Context, v *vault.Vault, domain string) (*organization, error) {
@@ -76,10 +109,12 @@ func openOrganization(ctx context.Context, v *vault.Vault, domain string) (*orga
 }
 
 func (all organizations) destroy() {
-	for _, o := range all.domains {
-		o.primary.Destroy()
-		for _, e := range o.encryption {
-			e.Destroy()
+	for _, d := range all.domains {
+		for _, o := range append(d.past, d.now.Load()) {
+			o.primary.Destroy()
+			for _, e := range o.encryption {
+				e.Destroy()
+			}
 		}
 	}
 }
@@ -88,11 +123,11 @@ func (o *organization) current() *signet.Signet { return o.signets[len(o.signets
 
 // get returns the organisation of a domain of ours, which is in lower case, or trustful.ErrNotOurs.
 func (all organizations) get(domain string) (*organization, error) {
-	o, ok := all.domains[domain]
+	d, ok := all.domains[domain]
 	if !ok {
 		return nil, trustful.ErrNotOurs
 	}
-	return o, nil
+	return d.now.Load(), nil
 }
 
 // Signets is the published chain of a domain, from memory; see trustful.Organization.

@@ -51,6 +51,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	start("checkpoints", a.checkpoints)
 	start("counts", a.flush)
 	start("sweep", a.sweep)
+	start("organizations", a.watchOrganizations)
 	start("seals", a.watchSeals)
 	start("scanners", a.checkScanners)
 	<-ctx.Done()
@@ -74,41 +75,29 @@ func (a *Appliance) checkpoints(ctx context.Context) error {
 // sweepEvery is how often what has had its time is destroyed or closed.
 const sweepEvery = time.Hour
 
-// rotateDue replaces the users' keys that have had their life.
-func (a *Appliance) rotateDue(ctx context.Context) {
-	n, err := a.keeper.RotateDue(ctx)
-	if err != nil && ctx.Err() == nil {
-		a.Log.Error("keys past their life could not be rotated: they stay in use, and are tried again in an hour", "error", err)
-	}
-	if n > 0 {
-		a.Log.Info("keys rotated at the end of their life", "count", n)
-	}
-}
-
-// sweep replaces the keys whose life has ended, destroys those whose grace has ended, closes inbound flights that nobody
-// will end, and empties the write-ahead log of what was destroyed. A fault is told, not fatal: mail goes on.
+// sweep closes inbound flights that nobody will end, takes the steps of keys that are due, and empties the write-ahead log of what was
+// destroyed. A fault is told, not fatal: mail goes on.
 func (a *Appliance) sweep(ctx context.Context) error {
 	for {
-		a.rotateDue(ctx)
-		if n, err := a.keeper.Sweep(ctx); err != nil && ctx.Err() == nil {
-			a.Log.Error("keys past their grace could not be destroyed", "error", err)
-		} else if n > 0 {
-			a.Log.Info("keys destroyed at the end of their grace", "count", n)
-		}
-		if abandoned, _, err := a.vault.SweepInbound(ctx, a.Now()); err != nil && ctx.Err() == nil {
-			a.Log.Error("inbound outcomes could not be swept", "error", err)
-		} else if abandoned > 0 {
-			a.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
-		}
-		a.sweepExchange(ctx)
-		if err := a.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
-			a.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
-		}
+		a.sweepOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(sweepEvery):
 		}
+	}
+}
+
+func (a *Appliance) sweepOnce(ctx context.Context) {
+	a.sweepKeys(ctx)
+	if abandoned, _, err := a.vault.SweepInbound(ctx, a.Now()); err != nil && ctx.Err() == nil {
+		a.Log.Error("inbound outcomes could not be swept", "error", err)
+	} else if abandoned > 0 {
+		a.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
+	}
+	a.sweepExchange(ctx)
+	if err := a.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
+		a.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
 	}
 }
 

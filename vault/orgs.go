@@ -62,40 +62,106 @@ func (v *Vault) CreateOrg(ctx context.Context, domain string, k OrgKeys, signet 
 		if n > 0 {
 			return fmt.Errorf("%w: keys of %s", ErrExists, domain)
 		}
-		return v.putOrg(tx, domain, k, signet, now)
+		if err := v.putOrgKeys(tx, domain, k, now); err != nil {
+			return err
+		}
+		return putOrgSignet(tx, domain, 1, signet, now)
 	})
 }
 
-// ReplaceOrg puts new keys in the place of the current ones, where they are not zero, and publishes signet, in one
-// commit. What it replaces is retired, not destroyed: mail sealed to an old encryption key may still come.
-func (v *Vault) ReplaceOrg(ctx context.Context, domain string, k OrgKeys, signet []byte, now time.Time) error {
-	return v.updateKey(ctx, func(tx *Tx) error { return v.putOrg(tx, domain, k, signet, now) })
+// An OrgChange is a step in the life of an organisation's keys. What it names must be so in the vault, else nothing changes.
+type OrgChange struct {
+	Add     OrgKeys // new keys, where they are not zero, beside those of their kind: OrgSigning says which one signs
+	Retire  []ID    // keys whose work is over; one of each kind at least stays
+	Destroy []ID    // retired keys, whose private halves are destroyed
+	Signet  []byte  // to be published; nil: none
+	Number  int     // of Signet: one more than the domain has
 }
 
-func (v *Vault) putOrg(tx *Tx, domain string, k OrgKeys, signet []byte, now time.Time) error {
-	if !k.Primary.IsZero() {
-		p := k.Primary.Public()
-		if err := v.putOrgKey(tx, domain, PrimaryKey, p[:], v.signing, k.Primary.Seed(), now); err != nil {
+// ChangeOrg takes the step in one commit, with a leaf for each key that it touches. ErrChanged: someone else was first.
+func (v *Vault) ChangeOrg(ctx context.Context, domain string, c OrgChange, now time.Time) error {
+	err := v.updateKey(ctx, func(tx *Tx) error {
+		for _, id := range c.Retire {
+			if err := v.endOrgKey(tx, domain, id, LeafKeyRetired, now); err != nil {
+				return err
+			}
+		}
+		for _, id := range c.Destroy {
+			if err := v.endOrgKey(tx, domain, id, LeafKeyDestroyed, now); err != nil {
+				return err
+			}
+		}
+		if err := v.putOrgKeys(tx, domain, c.Add, now); err != nil {
 			return err
 		}
-	}
-	if !k.Secondary.IsZero() {
-		p := k.Secondary.Public()
-		if err := v.putOrgKey(tx, domain, SecondaryKey, p[:], v.signing, k.Secondary.Seed(), now); err != nil {
-			return err
+		if c.Signet == nil {
+			return nil
 		}
+		return putOrgSignet(tx, domain, c.Number, c.Signet, now)
+	})
+	if err != nil || len(c.Destroy) == 0 {
+		return err
 	}
-	if !k.Encryption.IsZero() {
-		p := k.Encryption.Public().Bytes()
-		if err := v.putOrgKey(tx, domain, EncryptionKey, p[:], v.host, k.Encryption.Scalar(), now); err != nil {
-			return err
-		}
-	}
-	return tx.exec(`INSERT INTO org_signets (domain, number, signet, published)
-		SELECT ?, COALESCE(MAX(number), 0) + 1, ?, ? FROM org_signets WHERE domain = ?`, domain, signet, now.UnixMilli(), domain)
+	return v.Scrub(ctx)
 }
 
-// putOrgKey retires the current key of the kind and puts the new one in its place. It clears private.
+// endOrgKey retires a current key, or destroys a retired one.
+func (v *Vault) endOrgKey(tx *Tx, domain string, id ID, leaf LeafType, now time.Time) error {
+	set, state := `retired = ?`, `retired = 0`
+	if leaf == LeafKeyDestroyed {
+		set, state = `wrap = NULL, destroyed = ?`, `retired > 0 AND destroyed = 0`
+	}
+	var kind OrgKeyKind
+	var public []byte
+	err := tx.queryRow(`SELECT kind, public FROM org_keys WHERE id = ? AND domain = ? AND `+state, []any{id[:], domain}, &kind, &public)
+	if errors.Is(err, ErrNotFound) {
+		return ErrChanged
+	} else if err != nil {
+		return err
+	}
+	if leaf == LeafKeyDestroyed { // overwritten first, so that the page does not keep it; see openWriter
+		if err := tx.exec(`UPDATE org_keys SET wrap = zeroblob(length(wrap)) WHERE id = ?`, id[:]); err != nil {
+			return err
+		}
+	}
+	if err := tx.exec(`UPDATE org_keys SET `+set+` WHERE id = ?`, now.UnixMilli(), id[:]); err != nil {
+		return err
+	}
+	return v.attestKey(tx, leaf, id, orgPayload(domain, kind, public), now)
+}
+
+func (v *Vault) putOrgKeys(tx *Tx, domain string, k OrgKeys, now time.Time) error {
+	for _, s := range []struct {
+		kind OrgKeyKind
+		key  key.Signing
+	}{{PrimaryKey, k.Primary}, {SecondaryKey, k.Secondary}} {
+		if s.key.IsZero() {
+			continue
+		}
+		p := s.key.Public()
+		if err := v.putOrgKey(tx, domain, s.kind, p[:], v.signing, s.key.Seed(), now); err != nil {
+			return err
+		}
+	}
+	if k.Encryption.IsZero() {
+		return nil
+	}
+	p := k.Encryption.Public().Bytes()
+	return v.putOrgKey(tx, domain, EncryptionKey, p[:], v.host, k.Encryption.Scalar(), now)
+}
+
+func putOrgSignet(tx *Tx, domain string, number int, signet []byte, now time.Time) error {
+	var last int
+	if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0) FROM org_signets WHERE domain = ?`, []any{domain}, &last); err != nil {
+		return err
+	}
+	if number != last+1 {
+		return ErrChanged
+	}
+	return tx.exec(`INSERT INTO org_signets (domain, number, signet, published) VALUES (?, ?, ?, ?)`, domain, number, signet, now.UnixMilli())
+}
+
+// putOrgKey adds a key. At most two of a kind are not retired: the one in use, and the one to come. It clears private.
 func (v *Vault) putOrgKey(tx *Tx, domain string, kind OrgKeyKind, public []byte, root *Root, private []byte, now time.Time) error {
 	s, err := SecretOf(private)
 	clear(private)
@@ -103,17 +169,12 @@ func (v *Vault) putOrgKey(tx *Tx, domain string, kind OrgKeyKind, public []byte,
 		return err
 	}
 	defer s.Destroy()
-	var old, oldPublic []byte
-	err = tx.queryRow(`SELECT id, public FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0`, []any{domain, kind}, &old, &oldPublic)
-	if err == nil {
-		if err := tx.exec(`UPDATE org_keys SET retired = ? WHERE id = ?`, now.UnixMilli(), old); err != nil {
-			return err
-		}
-		if err := v.attestKey(tx, LeafKeyRetired, ID(old), orgPayload(domain, kind, oldPublic), now); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, ErrNotFound) {
+	var living int
+	if err := tx.queryRow(`SELECT COUNT(*) FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0`, []any{domain, kind}, &living); err != nil {
 		return err
+	}
+	if living > 1 {
+		return ErrChanged
 	}
 	id := NewID(now)
 	wrap, err := root.Wrap(s, orgLabel(domain, kind, id))
@@ -156,13 +217,14 @@ func (v *Vault) OrgKeys(ctx context.Context, domain string) ([]OrgKey, error) {
 	return keys, err
 }
 
-// OrgSigning opens the current primary or secondary key of a domain. The caller destroys it.
+// OrgSigning opens the primary or secondary key that signs for a domain: of those that are not retired the oldest, since a newer
+// one is yet to be known to others. The caller destroys it.
 func (v *Vault) OrgSigning(ctx context.Context, domain string, kind OrgKeyKind) (key.Signing, error) {
 	if kind != PrimaryKey && kind != SecondaryKey {
 		return key.Signing{}, fmt.Errorf("vault: %v is not a signing key", kind)
 	}
 	var id, public, wrap []byte
-	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0`,
+	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0 ORDER BY made, id LIMIT 1`,
 		[]any{domain, kind}, &id, &public, &wrap)
 	if err != nil {
 		return key.Signing{}, fmt.Errorf("%v key of %s: %w", kind, domain, err)

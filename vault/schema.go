@@ -93,6 +93,10 @@ CREATE INDEX inbound_octets ON inbound (origin, octets);
 -- What opens the alternate layer of a user's mail, sealed as encryption is; NULL for keys without one.
 ALTER TABLE user_keys ADD COLUMN layer BLOB;
 `,
+	`
+-- Of an organisation's keys two of a kind may be alive: the one in use, and one that is published before its time.
+DROP INDEX org_keys_current;
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -187,6 +187,37 @@ func (v *Vault) AgedUsers(ctx context.Context, madeBefore, bareBefore time.Time,
 	return list, err
 }
 
+// LivingSignets visits the signets of a domain's users under which mail may still come or be judged, the oldest first: each that
+// is current, or whose encryption key is not destroyed yet. It ends when visit says false.
+func (v *Vault) LivingSignets(ctx context.Context, domain string, visit func(signet []byte) (more bool, err error)) error {
+	const page = 200
+	var made int64
+	var id []byte
+	for {
+		n := 0
+		var list [][]byte
+		err := v.queryRows(ctx, `SELECT made, id, signet FROM user_keys WHERE destroyed = 0 AND address LIKE ? AND (made > ? OR made = ? AND id > ?)
+			ORDER BY made, id LIMIT ?`, []any{"%@" + domain, made, made, id, page}, func(s scanner) error {
+			var b []byte
+			err := s.Scan(&made, &id, &b)
+			list = append(list, b)
+			n++
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, b := range list {
+			if more, err := visit(b); err != nil || !more {
+				return err
+			}
+		}
+		if n < page {
+			return nil
+		}
+	}
+}
+
 // UserSigning opens the signing key of an address's current generation; ErrNotFound unless that is number. The caller
 // destroys it.
 func (v *Vault) UserSigning(ctx context.Context, address string, number int) (key.Signing, error) {

@@ -450,8 +450,16 @@ func TestOrg(t *testing.T) {
 	if err := f.CreateOrg(ctx, "x.example", keys, []byte("first"), made); !errors.Is(err, vault.ErrExists) {
 		t.Errorf("made twice: %v", err)
 	}
-	if err := f.ReplaceOrg(ctx, "x.example", vault.OrgKeys{Encryption: c.Encryption}, []byte("second"), made.Add(time.Hour)); err != nil {
+	old, err := f.OrgKeys(ctx, "x.example")
+	if err != nil {
 		t.Fatal(err)
+	}
+	change := vault.OrgChange{Add: vault.OrgKeys{Encryption: c.Encryption}, Retire: []vault.ID{old[2].ID}, Signet: []byte("second"), Number: 2}
+	if err := f.ChangeOrg(ctx, "x.example", change, made.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.ChangeOrg(ctx, "x.example", change, made.Add(time.Hour)); !errors.Is(err, vault.ErrChanged) {
+		t.Errorf("retired twice: %v", err)
 	}
 	f.reopen(t)
 	if k, err := f.OrgSigning(ctx, "x.example", vault.PrimaryKey); err != nil || !k.Equal(a.Signing) {
@@ -479,9 +487,48 @@ func TestOrg(t *testing.T) {
 	if got := f.leafTypes(t); !slices.Equal(got, want) {
 		t.Errorf("log %v, want %v", got, want)
 	}
+	f.destroySecondary(t, b, c)
 	f.raw(t, `UPDATE org_keys SET public = zeroblob(32) WHERE kind = 1`)
 	if _, err := f.OrgSigning(ctx, "x.example", vault.PrimaryKey); !errors.Is(err, vault.ErrCorrupt) {
 		t.Errorf("another public key: %v", err)
+	}
+}
+
+// destroySecondary puts a secondary key beside the old one, which signs until it is retired, and is destroyed after that alone.
+func (f *fixture) destroySecondary(t *testing.T, old, next key.Pair) {
+	t.Helper()
+	ctx := t.Context()
+	signs := func(want key.Signing) {
+		t.Helper()
+		if k, err := f.OrgSigning(ctx, "x.example", vault.SecondaryKey); err != nil || !k.Equal(want) {
+			t.Errorf("another secondary key signs: %v", err)
+		}
+	}
+	step := func(want error, c vault.OrgChange) {
+		t.Helper()
+		if err := f.ChangeOrg(ctx, "x.example", c, made.Add(2*time.Hour)); !errors.Is(err, want) {
+			t.Errorf("%+v: %v, want %v", c, err, want)
+		}
+	}
+	keys, err := f.OrgKeys(ctx, "x.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := keys[1].ID
+	add := vault.OrgChange{Add: vault.OrgKeys{Secondary: next.Signing}, Signet: []byte("third"), Number: 3}
+	step(nil, add)
+	signs(old.Signing)
+	step(vault.ErrChanged, vault.OrgChange{Add: vault.OrgKeys{Secondary: next.Signing}}) // a third at a time
+	step(vault.ErrChanged, vault.OrgChange{Destroy: []vault.ID{id}})
+	step(vault.ErrChanged, vault.OrgChange{Retire: []vault.ID{id}, Signet: []byte("lost"), Number: 3})
+	signs(old.Signing)
+	step(nil, vault.OrgChange{Retire: []vault.ID{id}})
+	signs(next.Signing)
+	step(nil, vault.OrgChange{Destroy: []vault.ID{id}, Signet: []byte("fourth"), Number: 4})
+	step(vault.ErrChanged, vault.OrgChange{Destroy: []vault.ID{id}})
+	got := f.leafTypes(t)
+	if want := []vault.LeafType{vault.LeafKeyMade, vault.LeafKeyRetired, vault.LeafKeyDestroyed}; !slices.Equal(got[len(got)-3:], want) {
+		t.Errorf("log %v", got)
 	}
 }
 

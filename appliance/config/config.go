@@ -233,10 +233,12 @@ type Audit struct {
 	Witnesses []string `toml:"witnesses"` // "URL KEY" of each, as "gateway witness init" prints the key; default none
 }
 
-// Keys is the [keys] table: the life of users' keys.
+// Keys is the [keys] table: the life of users' keys, and of the secondary keys that sign their signets.
 type Keys struct {
 	RotateAfter time.Duration `toml:"rotate_after"` // then both keys are replaced, with chain of custody; default 2160h, at least 720h; 0: never
 	Grace       time.Duration `toml:"grace"`        // how long a replaced encryption key opens mail still, then it is destroyed; default 864h, at least 864h
+
+	RotateSecondaryAfter time.Duration `toml:"rotate_secondary_after"` // then a domain's secondary key gets a successor; default 8760h, at least 2160h; 0: never
 }
 
 // Health is the [health] table: /livez and /readyz, on loopback only.
@@ -301,7 +303,7 @@ func Default() *Config {
 		},
 		Audit:  Audit{Witnesses: []string{}},
 		Vault:  Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
-		Keys:   Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour},
+		Keys:   Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour, RotateSecondaryAfter: 365 * 24 * time.Hour},
 		Health: Health{Listen: "127.0.0.1:8026"},
 		Log:    Log{Format: "text", Level: "info"},
 	}
@@ -476,4 +478,13 @@ func (c *Config) Organization(domain string) (Organization, bool) {
 func (c *Config) KeepsKeys(domain string) bool {
 	o, ok := c.Organization(domain)
 	return ok && slices.Contains(o.KeepKeys, domain)
+}
+
+// SecondaryLife is how long a domain's secondary key signs before it gets a successor; 0: for good, as where users keep their keys,
+// whose signets stand on it.
+func (c *Config) SecondaryLife(domain string) time.Duration {
+	if c.Keys.RotateAfter == 0 || c.KeepsKeys(domain) {
+		return 0
+	}
+	return c.Keys.RotateSecondaryAfter
 }

@@ -103,31 +103,25 @@ func SayInSignet(ctx context.Context, v *vault.Vault, domain, name, value string
 	if err != nil {
 		return false, err
 	}
-	current := all[len(all)-1]
-	d := signet.Details{Dialect: current.Dialect(), Name: domain, Secondary: current.SecondaryKeys()}
 	said := ""
-	for _, f := range current.Fields() {
-		switch {
-		case f.ID == signet.FieldNamed && f.Name == name:
+	named := func(f signet.Field) bool { return f.ID == signet.FieldNamed && f.Name == name }
+	for _, f := range all[len(all)-1].Fields() {
+		if named(f) {
 			said = string(f.Value)
-		case f.ID >= signet.FieldName && f.ID <= signet.FieldPhoto:
-			d.Fields = append(d.Fields, f)
 		}
 	}
 	if said == value {
 		return false, nil
 	}
-	if value != "" {
-		d.Fields = append(d.Fields, signet.Field{ID: signet.FieldNamed, Name: name, Value: []byte(value)})
-	}
-	made, err := signAnew(ctx, v, domain, current, d)
-	if err != nil {
-		return false, err
-	}
-	return true, v.ReplaceOrg(ctx, domain, vault.OrgKeys{}, made.Bytes(), now)
+	return true, publish(ctx, v, domain, vault.OrgChange{}, now, func(d *signet.Details) {
+		d.Fields = slices.DeleteFunc(d.Fields, named)
+		if value != "" {
+			d.Fields = append(d.Fields, signet.Field{ID: signet.FieldNamed, Name: name, Value: []byte(value)})
+		}
+	})
 }
 
-// signAnew makes another signet of the keys of a domain's current one.
+// signAnew makes another signet of the primary and the encryption key of a domain's current one.
 func signAnew(ctx context.Context, v *vault.Vault, domain string, current *signet.Signet, d signet.Details) (*signet.Signet, error) {
 	primary, err := v.OrgSigning(ctx, domain, vault.PrimaryKey)
 	if err != nil {
@@ -147,12 +141,8 @@ func signAnew(ctx context.Context, v *vault.Vault, domain string, current *signe
 	if err != nil {
 		return nil, err
 	}
-	old, err := current.Fingerprint(signet.Crypto)
-	if err != nil {
-		return nil, err
-	}
-	if fresh, err := made.Fingerprint(signet.Crypto); err != nil || fresh != old {
-		return nil, errors.Join(fmt.Errorf("the keys of the signet of %s are not those in the vault", domain), err)
+	if made.SigningKey() != current.SigningKey() || made.EncryptionKey() != current.EncryptionKey() {
+		return nil, fmt.Errorf("the keys of the signet of %s are not those in the vault", domain)
 	}
 	return made, nil
 }

@@ -89,6 +89,11 @@ func (s *Signet) VerifyUser(org *Signet) error {
 	return s.verifyForms(org.Signers(SignSignets)...)
 }
 
+// CertifiedBy reports whether one of a user signet's organizational signatures was made by a key.
+func (s *Signet) CertifiedBy(k key.SigningPublic) bool {
+	return s.kind == User && (s.signedBy(FieldUserCertified, k) || s.signedBy(FieldFullSignature, k) || s.signedBy(FieldFinalSignature, k))
+}
+
 // VerifyRequest checks a signing request: the user's own signature. The chain of custody is VerifyCustody's.
 func (s *Signet) VerifyRequest() error {
 	if s.kind != SSR {
