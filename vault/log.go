@@ -59,6 +59,12 @@ const (
 	LeafRoles LeafType = 96
 	// Somebody looked at addresses. Subject: random. Public: zeros.
 	LeafLook LeafType = 97
+
+	// A case is asked for: the notice to the privacy officer. Subject: the case. Public: zeros.
+	LeafCaseAsked LeafType = 112
+	// A legal hold. Subject: the hold. Public: zeros.
+	LeafHoldPlaced LeafType = 113
+	LeafHoldEnded  LeafType = 114
 )
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
@@ -71,6 +77,7 @@ var leafNames = map[LeafType]string{
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
 	LeafTrust: "trust", LeafSeal: "seal",
 	LeafRoles: "roles", LeafLook: "look",
+	LeafCaseAsked: "case asked for", LeafHoldPlaced: "hold placed", LeafHoldEnded: "hold ended",
 }
 
 func (t LeafType) String() string {

@@ -97,6 +97,12 @@ ALTER TABLE user_keys ADD COLUMN layer BLOB;
 -- Of an organisation's keys two of a kind may be alive: the one in use, and one that is published before its time.
 DROP INDEX org_keys_current;
 `,
+	`
+-- Cases, and the files of each in pieces; legal holds. What they are about is sealed under the key "cases".
+CREATE TABLE cases (id BLOB PRIMARY KEY, state INTEGER NOT NULL, opened INTEGER NOT NULL, expires INTEGER NOT NULL, sealed BLOB NOT NULL);
+CREATE TABLE case_files (owner BLOB NOT NULL, name TEXT NOT NULL, n INTEGER NOT NULL, piece BLOB NOT NULL, PRIMARY KEY (owner, name, n));
+CREATE TABLE holds (id BLOB PRIMARY KEY, made INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0, sealed BLOB NOT NULL);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -121,6 +121,15 @@ func ParseID(s string) (ID, error) {
 	return ID(b), nil
 }
 
+// MarshalText is String, so that JSON shows an id as people see it.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText is ParseID.
+func (id *ID) UnmarshalText(b []byte) (err error) {
+	*id, err = ParseID(string(b))
+	return err
+}
+
 // IsZero reports whether id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
 
