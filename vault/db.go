@@ -203,7 +203,7 @@ func (v *Vault) dsn(pragmas ...string) string {
 }
 
 // openWriter opens the one connection that writes and migrates the schema on it. secure_delete(fast) clears what is
-// deleted inside pages that stay; wraps and keys are overwritten before they are deleted, so that freed pages are clear too.
+// deleted inside pages that stay; for what must be nowhere, wraps, see wraps.go.
 // What a savepoint keeps for its undoing stays in memory: it would be a file in the system's folder for such, written anew
 // for each job of a commit. A checkpoint comes every 16 MiB: each copies the pages that every commit changes once more.
 func (v *Vault) openWriter(ctx context.Context, mayMigrate bool) error {

@@ -76,3 +76,14 @@ func ParseSealHeader(b []byte) ([]byte, error) {
 	}
 	return h.encode(), nil
 }
+
+// CreateAt makes a vault as a gateway of an earlier schema version made it. Not beside other tests.
+func CreateAt(t testing.TB, dir string, version int) {
+	t.Helper()
+	all := migrations
+	migrations = all[:version]
+	defer func() { migrations = all }()
+	if err := Create(context.Background(), dir); err != nil {
+		t.Fatal(err)
+	}
+}

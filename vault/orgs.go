@@ -30,6 +30,14 @@ func (k OrgKeyKind) String() string {
 	return "unknown"
 }
 
+// purpose tells by which root key a key of this kind opens.
+func (k OrgKeyKind) purpose() Purpose {
+	if k == EncryptionKey {
+		return WrapHost
+	}
+	return WrapSigning
+}
+
 // OrgKeys are the keys of one organisation, any of which may be zero.
 type OrgKeys struct {
 	Primary    key.Signing
@@ -109,7 +117,7 @@ func (v *Vault) ChangeOrg(ctx context.Context, domain string, c OrgChange, now t
 func (v *Vault) endOrgKey(tx *Tx, domain string, id ID, leaf LeafType, now time.Time) error {
 	set, state := `retired = ?`, `retired = 0`
 	if leaf == LeafKeyDestroyed {
-		set, state = `wrap = NULL, destroyed = ?`, `retired > 0 AND destroyed = 0`
+		set, state = `destroyed = ?`, `retired > 0 AND destroyed = 0`
 	}
 	var kind OrgKeyKind
 	var public []byte
@@ -119,8 +127,8 @@ func (v *Vault) endOrgKey(tx *Tx, domain string, id ID, leaf LeafType, now time.
 	} else if err != nil {
 		return err
 	}
-	if leaf == LeafKeyDestroyed { // overwritten first, so that the page does not keep it; see openWriter
-		if err := tx.exec(`UPDATE org_keys SET wrap = zeroblob(length(wrap)) WHERE id = ?`, id[:]); err != nil {
+	if leaf == LeafKeyDestroyed {
+		if err := tx.dropWrap(id, kind.purpose()); err != nil {
 			return err
 		}
 	}
@@ -181,8 +189,11 @@ func (v *Vault) putOrgKey(tx *Tx, domain string, kind OrgKeyKind, public []byte,
 	if err != nil {
 		return err
 	}
-	if err := tx.exec(`INSERT INTO org_keys (id, domain, kind, public, wrap, made) VALUES (?, ?, ?, ?, ?, ?)`,
-		id[:], domain, kind, public, wrap, now.UnixMilli()); err != nil {
+	if err := tx.exec(`INSERT INTO org_keys (id, domain, kind, public, made) VALUES (?, ?, ?, ?, ?)`,
+		id[:], domain, kind, public, now.UnixMilli()); err != nil {
+		return err
+	}
+	if err := tx.putWrap(id, kind.purpose(), wrap); err != nil {
 		return err
 	}
 	return v.attestKey(tx, LeafKeyMade, id, orgPayload(domain, kind, public), now)
@@ -217,6 +228,9 @@ func (v *Vault) OrgKeys(ctx context.Context, domain string) ([]OrgKey, error) {
 	return keys, err
 }
 
+// orgWrap joins a key's wrap of a purpose.
+const orgWrap = `LEFT JOIN wraps ON owner = id AND purpose = ? AND used = 1`
+
 // OrgSigning opens the primary or secondary key that signs for a domain: of those that are not retired the oldest, since a newer
 // one is yet to be known to others. The caller destroys it.
 func (v *Vault) OrgSigning(ctx context.Context, domain string, kind OrgKeyKind) (key.Signing, error) {
@@ -224,8 +238,8 @@ func (v *Vault) OrgSigning(ctx context.Context, domain string, kind OrgKeyKind) 
 		return key.Signing{}, fmt.Errorf("vault: %v is not a signing key", kind)
 	}
 	var id, public, wrap []byte
-	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys WHERE domain = ? AND kind = ? AND retired = 0 ORDER BY made, id LIMIT 1`,
-		[]any{domain, kind}, &id, &public, &wrap)
+	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys `+orgWrap+` WHERE domain = ? AND kind = ? AND retired = 0 ORDER BY made, id LIMIT 1`,
+		[]any{WrapSigning, domain, kind}, &id, &public, &wrap)
 	if err != nil {
 		return key.Signing{}, fmt.Errorf("%v key of %s: %w", kind, domain, err)
 	}
@@ -244,8 +258,8 @@ func (v *Vault) OrgSigning(ctx context.Context, domain string, kind OrgKeyKind) 
 // them.
 func (v *Vault) OrgEncryption(ctx context.Context, domain string) ([]key.Encryption, error) {
 	var keys []key.Encryption
-	err := v.queryRows(ctx, `SELECT id, public, wrap FROM org_keys WHERE domain = ? AND kind = ? AND destroyed = 0
-		ORDER BY made DESC, id DESC`, []any{domain, EncryptionKey}, func(s scanner) error {
+	err := v.queryRows(ctx, `SELECT id, public, wrap FROM org_keys `+orgWrap+` WHERE domain = ? AND kind = ? AND destroyed = 0
+		ORDER BY made DESC, id DESC`, []any{WrapHost, domain, EncryptionKey}, func(s scanner) error {
 		var id, public, wrap []byte
 		if err := s.Scan(&id, &public, &wrap); err != nil {
 			return err

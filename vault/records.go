@@ -39,7 +39,7 @@ func (v *Vault) Record(ctx context.Context, id ID) (*Record, error) {
 	var made int64
 	var digest, wrap []byte
 	err := v.queryRow(ctx, `SELECT r.kind, r.made, r.octets, r.digest, r.envelope, r.file, w.wrap FROM records r
-		JOIN wraps w ON w.owner = r.id AND w.purpose = ? AND w.n = 0 WHERE r.id = ?`, []any{WrapHost, id[:]},
+		JOIN wraps w ON w.owner = r.id AND w.purpose = ? AND w.used = 1 WHERE r.id = ?`, []any{WrapHost, id[:]},
 		&r.Kind, &made, &r.Octets, &digest, &r.envelope, &r.file, &wrap)
 	if err != nil {
 		return nil, fmt.Errorf("record %v: %w", id, err)
@@ -193,7 +193,7 @@ func (in *intake) put(tx *Tx, v *Vault) error {
 		in.d.id[:], in.kind, in.now.UnixMilli(), in.d.octets, in.digest[:], in.envelope, inline, inline == nil, leaf); err != nil {
 		return err
 	}
-	return tx.exec(`INSERT INTO wraps (owner, purpose, n, wrap) VALUES (?, ?, 0, ?)`, in.d.id[:], WrapHost, in.wrap)
+	return tx.putWrap(in.d.id, WrapHost, in.wrap)
 }
 
 // A recordLeaf is a leaf about a record or one of its queue rows, with its opening sealed under the record key.
@@ -227,7 +227,7 @@ func (v *Vault) endRecord(tx *Tx, id ID) error {
 		return err
 	}
 	var wraps int
-	if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ?`, []any{id[:]}, &wraps); err != nil || wraps > 0 {
+	if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND used = 1`, []any{id[:]}, &wraps); err != nil || wraps > 0 {
 		return err
 	}
 	var file bool

@@ -82,17 +82,17 @@ var wrapRows = []wrapRow{
 			err = s.Scan(&id, &wrap, &name)
 			return id, wrap, v.namedLabel(name), err
 		}},
-	{HostRole, `SELECT rowid, wrap, owner FROM wraps WHERE rowid > ? AND purpose = 1 ORDER BY rowid LIMIT ?`,
-		`UPDATE wraps SET wrap = ? WHERE rowid = ? AND wrap = ?`,
+	{HostRole, `SELECT slot, wrap, owner FROM wraps WHERE slot > ? AND purpose = 2 AND used = 1 AND owner NOT IN (SELECT id FROM org_keys)
+		ORDER BY slot LIMIT ?`, updateWrap,
 		func(_ *Vault, s scanner) (id int64, wrap, label []byte, err error) {
 			var owner []byte
 			err = s.Scan(&id, &wrap, &owner)
 			return id, wrap, keyLabel(toID(owner)), err
 		}},
-	{HostRole, orgWraps + ` AND kind = 3 ORDER BY rowid LIMIT ?`, updateOrgWrap, scanOrgWrap},
-	{SigningRole, orgWraps + ` AND kind <> 3 ORDER BY rowid LIMIT ?`, updateOrgWrap, scanOrgWrap},
-	{SigningRole, `SELECT rowid, signing, address, number, id FROM user_keys WHERE rowid > ? AND signing IS NOT NULL ORDER BY rowid LIMIT ?`,
-		`UPDATE user_keys SET signing = ? WHERE rowid = ? AND signing = ?`,
+	{HostRole, orgWraps + ` AND purpose = 2 ORDER BY slot LIMIT ?`, updateWrap, scanOrgWrap},
+	{SigningRole, orgWraps + ` AND purpose = 3 ORDER BY slot LIMIT ?`, updateWrap, scanOrgWrap},
+	{SigningRole, `SELECT slot, wrap, address, number, id FROM wraps JOIN user_keys ON id = owner
+		WHERE slot > ? AND purpose = 3 AND used = 1 ORDER BY slot LIMIT ?`, updateWrap,
 		func(_ *Vault, s scanner) (id int64, wrap, label []byte, err error) {
 			var u UserKey
 			var owner []byte
@@ -103,8 +103,8 @@ var wrapRows = []wrapRow{
 }
 
 const (
-	orgWraps      = `SELECT rowid, wrap, domain, kind, id FROM org_keys WHERE rowid > ? AND wrap IS NOT NULL`
-	updateOrgWrap = `UPDATE org_keys SET wrap = ? WHERE rowid = ? AND wrap = ?`
+	updateWrap = `UPDATE wraps SET wrap = ? WHERE slot = ? AND wrap = ?`
+	orgWraps   = `SELECT slot, wrap, domain, kind, id FROM wraps JOIN org_keys ON id = owner WHERE slot > ? AND used = 1`
 )
 
 func scanOrgWrap(_ *Vault, s scanner) (rowid int64, wrap, label []byte, err error) {

@@ -103,6 +103,21 @@ CREATE TABLE cases (id BLOB PRIMARY KEY, state INTEGER NOT NULL, opened INTEGER 
 CREATE TABLE case_files (owner BLOB NOT NULL, name TEXT NOT NULL, n INTEGER NOT NULL, piece BLOB NOT NULL, PRIMARY KEY (owner, name, n));
 CREATE TABLE holds (id BLOB PRIMARY KEY, made INTEGER NOT NULL, ended INTEGER NOT NULL DEFAULT 0, sealed BLOB NOT NULL);
 `,
+	`
+-- Every wrap in a row that never moves, see wraps.go: hence the lengths. used is 0 where a wrap was overwritten.
+ALTER TABLE wraps RENAME TO old_wraps;
+CREATE TABLE wraps (slot INTEGER PRIMARY KEY,
+	owner BLOB NOT NULL CHECK (length(owner) = 16), purpose INTEGER NOT NULL CHECK (purpose BETWEEN 2 AND 127),
+	wrap BLOB NOT NULL CHECK (length(wrap) = 93), used INTEGER NOT NULL CHECK (used IN (0, 1)));
+CREATE UNIQUE INDEX wraps_owner ON wraps (owner, purpose) WHERE used = 1;
+CREATE INDEX wraps_free ON wraps (used) WHERE used = 0;
+INSERT INTO wraps (owner, purpose, wrap, used) SELECT owner, 2, wrap, 1 FROM old_wraps WHERE purpose = 1;
+INSERT INTO wraps (owner, purpose, wrap, used) SELECT id, 3, signing, 1 FROM user_keys WHERE signing IS NOT NULL;
+INSERT INTO wraps (owner, purpose, wrap, used) SELECT id, CASE kind WHEN 3 THEN 2 ELSE 3 END, wrap, 1 FROM org_keys WHERE wrap IS NOT NULL;
+DROP TABLE old_wraps;
+ALTER TABLE user_keys DROP COLUMN signing;
+ALTER TABLE org_keys DROP COLUMN wrap;
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may
@@ -120,16 +135,31 @@ func migrate(ctx context.Context, conn *sql.Conn, may bool) error {
 	if _, err := conn.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)`); err != nil {
 		return fmt.Errorf("vault: schema: %w", storageError(err))
 	}
+	var first int
+	if err := conn.QueryRowContext(ctx, `SELECT COALESCE(MAX(version), 0) FROM schema_version`).Scan(&first); err != nil {
+		return fmt.Errorf("vault: schema: %w", storageError(err))
+	}
 	for {
 		version, err := migrateStep(ctx, conn)
 		if err != nil {
 			return fmt.Errorf("vault: schema version %d: %w", version, storageError(err))
 		}
 		if version == len(migrations) {
-			return nil
+			break
 		}
 	}
+	if first == 0 || first >= wrapsFixed {
+		return nil
+	}
+	// What SQLite left of wraps that it moved goes with the file's old pages.
+	if _, err := conn.ExecContext(ctx, "VACUUM"); err != nil {
+		return fmt.Errorf("vault: the database is written anew, for which its size must be free once more: %w", storageError(err))
+	}
+	return nil
 }
+
+// wrapsFixed is the version from which on wraps stay where they are.
+const wrapsFixed = 6
 
 // migrateStep runs the next migration, if there is one, and returns the version that then holds.
 func migrateStep(ctx context.Context, conn *sql.Conn) (version int, err error) {

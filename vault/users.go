@@ -10,13 +10,6 @@ import (
 	"dimegate/dmtp/key"
 )
 
-// A Purpose says what a wrap of a record key, or of a user key's key, is for.
-type Purpose uint8
-
-const (
-	WrapHost Purpose = 1 // under the host seal: the queue's for a record, daily use for a user key
-)
-
 // A UserKey is one generation of an address's keys, without them.
 type UserKey struct {
 	ID        ID
@@ -61,11 +54,14 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 				return err
 			}
 		}
-		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, signing, encryption, layer, made) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-			u.Address, u.Number, u.ID[:], u.Signet, signing, sealed.encryption, sealed.layer, u.Made.UnixMilli()); err != nil {
+		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, encryption, layer, made) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			u.Address, u.Number, u.ID[:], u.Signet, sealed.encryption, sealed.layer, u.Made.UnixMilli()); err != nil {
 			return err
 		}
-		if err := tx.exec(`INSERT INTO wraps (owner, purpose, n, wrap) VALUES (?, ?, 0, ?)`, u.ID[:], WrapHost, wrap); err != nil {
+		if err := tx.putWrap(u.ID, WrapSigning, signing); err != nil {
+			return err
+		}
+		if err := tx.putWrap(u.ID, WrapHost, wrap); err != nil {
 			return err
 		}
 		return v.attestKey(tx, LeafKeyMade, u.ID, u.payload(), u.Made)
@@ -127,11 +123,10 @@ func (v *Vault) retireUserKey(tx *Tx, address string, number int, now time.Time)
 		return err
 	}
 	u.ID = toID(id)
-	// Overwritten first, so that the page does not keep it; see openWriter.
-	if err := tx.exec(`UPDATE user_keys SET signing = zeroblob(length(signing)) WHERE id = ?`, id); err != nil {
+	if err := tx.dropWrap(u.ID, WrapSigning); err != nil {
 		return err
 	}
-	if err := tx.exec(`UPDATE user_keys SET signing = NULL, retired = ? WHERE id = ?`, now.UnixMilli(), id); err != nil {
+	if err := tx.exec(`UPDATE user_keys SET retired = ? WHERE id = ?`, now.UnixMilli(), id); err != nil {
 		return err
 	}
 	return v.attestKey(tx, LeafKeyRetired, u.ID, u.payload(), now)
@@ -223,8 +218,9 @@ func (v *Vault) LivingSignets(ctx context.Context, domain string, visit func(sig
 func (v *Vault) UserSigning(ctx context.Context, address string, number int) (key.Signing, error) {
 	u := UserKey{Address: address, Number: number}
 	var id, wrap []byte
-	err := v.queryRow(ctx, `SELECT id, signing FROM user_keys WHERE address = ? AND number = ? AND retired = 0`,
-		[]any{address, number}, &id, &wrap)
+	err := v.queryRow(ctx, `SELECT k.id, w.wrap FROM user_keys k
+		LEFT JOIN wraps w ON w.owner = k.id AND w.purpose = ? AND w.used = 1 WHERE k.address = ? AND k.number = ? AND k.retired = 0`,
+		[]any{WrapSigning, address, number}, &id, &wrap)
 	if err != nil {
 		return key.Signing{}, err
 	}
@@ -257,7 +253,7 @@ func (v *Vault) openReading(ctx context.Context, address string, number int, col
 	var id, sealed, wrap []byte
 	var destroyed int64
 	err := v.queryRow(ctx, `SELECT k.id, k.`+column+`, k.destroyed, w.wrap FROM user_keys k
-		LEFT JOIN wraps w ON w.owner = k.id AND w.purpose = ? AND w.n = 0 WHERE k.address = ? AND k.number = ?`,
+		LEFT JOIN wraps w ON w.owner = k.id AND w.purpose = ? AND w.used = 1 WHERE k.address = ? AND k.number = ?`,
 		[]any{WrapHost, address, number}, &id, &sealed, &destroyed, &wrap)
 	switch {
 	case err != nil:
@@ -324,7 +320,7 @@ func (v *Vault) destroySome(tx *Tx, retiredBefore, now time.Time) (int, error) {
 			return 0, err
 		}
 		var others int
-		if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ?`, []any{u.ID[:]}, &others); err != nil {
+		if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND used = 1`, []any{u.ID[:]}, &others); err != nil {
 			return 0, err
 		}
 		if others == 0 {
@@ -343,14 +339,6 @@ func (v *Vault) destroySome(tx *Tx, retiredBefore, now time.Time) (int, error) {
 		}
 	}
 	return len(list), nil
-}
-
-// dropWrap overwrites and deletes the wraps of a purpose.
-func (tx *Tx) dropWrap(owner ID, p Purpose) error {
-	if err := tx.exec(`UPDATE wraps SET wrap = zeroblob(length(wrap)) WHERE owner = ? AND purpose = ?`, owner[:], p); err != nil {
-		return err
-	}
-	return tx.exec(`DELETE FROM wraps WHERE owner = ? AND purpose = ?`, owner[:], p)
 }
 
 // Scrub brings the write-ahead log into the database and empties it, so that what was overwritten is in neither.

@@ -346,7 +346,7 @@ func TestDestroyedIsGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer db.Close()
-		err = db.QueryRow(`SELECT wrap, encryption, layer FROM user_keys JOIN wraps ON owner = id WHERE number = ?`, number).Scan(&wrap, &sealed, &layer)
+		err = db.QueryRow(`SELECT wrap, encryption, layer FROM user_keys JOIN wraps ON owner = id WHERE number = ? AND purpose = 2`, number).Scan(&wrap, &sealed, &layer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -380,18 +380,18 @@ func TestDamagedKeys(t *testing.T) {
 		sql  string
 		want error
 	}{
-		"signing wrap flipped":   {`UPDATE user_keys SET signing = CAST(substr(signing, 1, 50) || X'00' || substr(signing, 52) AS BLOB)`, vault.ErrWrongKey},
-		"signing wrap cut":       {`UPDATE user_keys SET signing = substr(signing, 1, 50)`, vault.ErrCorrupt},
-		"signing wrap gone":      {`UPDATE user_keys SET signing = NULL`, vault.ErrCorrupt},
-		"signing wraps swapped":  {`UPDATE user_keys SET signing = (SELECT o.signing FROM user_keys o WHERE o.address <> user_keys.address)`, vault.ErrWrongKey},
+		"signing wrap flipped":   {`UPDATE wraps SET wrap = CAST(substr(wrap, 1, 50) || X'00' || substr(wrap, 52) AS BLOB) WHERE purpose = 3`, vault.ErrWrongKey},
+		"signing wrap cut":       {`PRAGMA ignore_check_constraints = 1; UPDATE wraps SET wrap = substr(wrap, 1, 50) WHERE purpose = 3`, vault.ErrCorrupt},
+		"signing wrap gone":      {`DELETE FROM wraps WHERE purpose = 3`, vault.ErrCorrupt},
+		"signing wraps swapped":  {`UPDATE wraps SET wrap = (SELECT o.wrap FROM wraps o WHERE o.owner <> wraps.owner AND o.purpose = 3) WHERE purpose = 3`, vault.ErrWrongKey},
 		"address changed":        {`UPDATE user_keys SET address = CASE address WHEN 'a@x.example' THEN 'c@x.example' ELSE 'a@x.example' END`, vault.ErrWrongKey},
 		"encryption flipped":     {`UPDATE user_keys SET encryption = CAST(substr(encryption, 1, 90) || X'0000' || substr(encryption, 93) AS BLOB)`, vault.ErrCorrupt},
 		"encryption cut":         {`UPDATE user_keys SET encryption = substr(encryption, 1, 100)`, vault.ErrCorrupt},
 		"layer flipped":          {`UPDATE user_keys SET layer = CAST(substr(layer, 1, 72) || X'0000' || substr(layer, 75) AS BLOB)`, vault.ErrCorrupt},
 		"layer of another":       {`UPDATE user_keys SET layer = (SELECT o.layer FROM user_keys o WHERE o.address <> user_keys.address)`, vault.ErrWrongKey},
 		"another part as layer":  {`UPDATE user_keys SET layer = encryption`, vault.ErrCorrupt},
-		"host wrap gone":         {`DELETE FROM wraps`, vault.ErrCorrupt},
-		"host wraps swapped":     {`UPDATE wraps SET wrap = (SELECT o.wrap FROM wraps o WHERE o.owner <> wraps.owner)`, vault.ErrWrongKey},
+		"host wrap gone":         {`DELETE FROM wraps WHERE purpose = 2`, vault.ErrCorrupt},
+		"host wraps swapped":     {`UPDATE wraps SET wrap = (SELECT o.wrap FROM wraps o WHERE o.owner <> wraps.owner AND o.purpose = 2) WHERE purpose = 2`, vault.ErrWrongKey},
 		"under another root key": {`UPDATE wraps SET wrap = CAST(substr(wrap, 1, 5) || X'0102030405060708' || substr(wrap, 14) AS BLOB)`, vault.ErrSealed},
 	}
 	for name, tt := range tests {
