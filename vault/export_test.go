@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 )
 
 // SetMaxPages lets the database grow to n pages at most; fewer than it has means: not at all.
@@ -86,4 +87,9 @@ func CreateAt(t testing.TB, dir string, version int) {
 	if err := Create(context.Background(), dir); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Erase destroys a key before its time.
+func (v *Vault) Erase(key ID, now time.Time) error {
+	return v.update(context.Background(), func(tx *Tx) error { return tx.erase(key, now) })
 }

@@ -118,6 +118,10 @@ DROP TABLE old_wraps;
 ALTER TABLE user_keys DROP COLUMN signing;
 ALTER TABLE org_keys DROP COLUMN wrap;
 `,
+	`
+-- Keys that were destroyed before their time: what a restore must not bring back.
+CREATE TABLE erasures (id BLOB PRIMARY KEY, at INTEGER NOT NULL);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may
