@@ -26,6 +26,7 @@ swaks:swaks swaks:libnet-ssleay-perl
 python3:python3
 strace:strace
 haproxy:haproxy
+mbsync:isync
 exim4:libgnutls-dane0 exim4:libidn12 exim4:libnsl2 exim4:libevent-2.1-7 exim4:libdb5.3
 "
 # Debian lets one mail server be installed, and that is Postfix: the others are unpacked beside it.
@@ -41,6 +42,7 @@ reason() {
     python3) echo "the reader of our notices that is not ours" ;;
     opendkim) echo "a milter that is not ours, which rejects, quarantines and wants to change headers" ;;
     swaks|libnet-ssleay-perl) echo "a client that is not ours" ;;
+    isync) echo "mbsync, a mail client that is not ours, on the case mailbox" ;;
     haproxy) echo "the proxy whose PROXY headers we read" ;;
     lib*) echo "what Exim and OpenSMTPD need" ;;
     unbound|nsd|ldnsutils) echo "the judge of our DNSSEC validation, and its zones" ;;

@@ -32,6 +32,7 @@ var needs = map[string]need{
 	"opendkim":  {"opendkim", "opendkim", false},
 	"gcc":       {"gcc", "gcc and libc6-dev", false},
 	"haproxy":   {"haproxy", "haproxy", false},
+	"mbsync":    {"mbsync", "isync", false},
 	"exim":      {"exim4", "exim4-daemon-light, unpacked", true},
 	"opensmtpd": {"opensmtpd", "opensmtpd, unpacked", true},
 }
