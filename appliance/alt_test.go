@@ -142,7 +142,7 @@ func TestAlternateLayerRequired(t *testing.T) {
 		check(t, from.write("bob@"+to.domain))
 		var row queue.Info
 		until(t, func() bool {
-			list, err := from.gateway.queue.List(t.Context(), "", "", 1)
+			list, err := from.gateway.tenants[0].queue.List(t.Context(), "", "", 1)
 			if err != nil || len(list) != 1 || list[0].Attempts == 0 {
 				return false
 			}
@@ -191,7 +191,7 @@ func TestOrganizationSaysLayer(t *testing.T) {
 		t.Helper()
 		s.config.Alt.Mode = mode
 		s.run(Options{})
-		all, err := s.gateway.orgs.Signets(t.Context(), "alpha.example")
+		all, err := s.gateway.tenants[0].orgs.Signets(t.Context(), "alpha.example")
 		check(t, err)
 		now, got := all[len(all)-1], ""
 		for _, f := range now.Fields() {

@@ -21,8 +21,6 @@ import (
 	"dimegate/appliance/proxied"
 	"dimegate/appliance/spool"
 	"dimegate/bridge"
-	"dimegate/bridge/exchange"
-	"dimegate/bridge/exchange/mtasts"
 	"dimegate/bridge/exchange/tlsrpt"
 	"dimegate/bridge/handoff"
 	"dimegate/bridge/queue"
@@ -33,7 +31,6 @@ import (
 	"dimegate/dmtp/resolver"
 	"dimegate/internal/safefile"
 	"dimegate/trustful"
-	"dimegate/vault/audit"
 )
 
 // Options are what a configuration file does not say.
@@ -49,29 +46,11 @@ type Options struct {
 
 // An Appliance is one gateway with everything it is made of. Run it once.
 type Appliance struct {
-	Options
-	config *config.Config
+	gateway
+	tenants tenants
 
-	vault      *keystore.Opened
-	known      resolver.Store // what is remembered of other domains
-	orgs       organizations
-	loops      *handoff.LoopGuard
-	inner      inner
-	client     *dmtpclient.Client
-	dns        *resolver.DNS
-	resolver   *resolver.Resolver
-	keeper     *trustful.Keeper
-	queue      *queue.Queue
-	policies   *mtasts.Client
-	reports    *tlsrpt.Recorder
-	history    *bridge.History
-	witnesses  []*audit.RemoteWitness
-	exchange   *exchange.Exchanger
-	outbound   *bridge.Outbound
-	inbound    *bridge.Inbound
 	submission *submission.Server
 	plain      *plain // nil: no shared port
-	scanners   scanners
 	server     *dmtpserver.Server
 
 	listeners listeners
@@ -87,92 +66,88 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	a := &Appliance{Options: o, config: c}
+	a := &Appliance{gateway: gateway{Options: o, config: c}}
 	defer func() {
 		if err != nil {
 			a.Close()
 		}
 	}()
-	if a.vault, err = keystore.Open(ctx, c.Vault, true); err != nil {
+	if err := each(a.makeScanners, a.makeClient, a.makeDNS); err != nil {
 		return nil, err
 	}
-	a.vault.KeepFree(c.Queue.MinFree)
-	a.known = keystore.DomainPins{Vault: a.vault.Vault}
-	a.warnLost(a.vault.Missing)
-	if err := a.sayLayer(ctx); err != nil {
+	t, err := openTenant(ctx, &a.gateway, c)
+	if err != nil {
 		return nil, err
 	}
-	if a.orgs, err = openOrganizations(ctx, a.vault.Vault, c); err != nil {
+	a.tenants = tenants{t}
+	if err := each(a.makeSubmission, a.makeMX, a.makeServer, a.listen); err != nil {
 		return nil, err
-	}
-	for _, part := range []func() error{a.makeLoops, a.makeScanners, a.makeInner, a.makeClient, a.makeResolver, a.makeKeeper, a.makeLadder, a.makeQueue, a.makeInbound, a.makeSubmission, a.makeMX, a.makeServer, a.makeWitnesses, a.listen} {
-		if err := part(); err != nil {
-			return nil, err
-		}
 	}
 	return a, nil
 }
 
+// each makes parts in their order, up to the first fault.
+func each(parts ...func() error) error {
+	for _, part := range parts {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // makeLoops makes the guard against loops. Its key is the site's: every gateway on this vault has it.
-func (a *Appliance) makeLoops() error {
-	secret, err := a.vault.Derive("loop-marker")
+func (t *tenant) makeLoops() error {
+	secret, err := t.vault.Derive("loop-marker")
 	if err != nil {
 		return err
 	}
 	defer secret.Destroy()
 	key := secret.Octets()
 	defer clear(key)
-	a.loops = handoff.NewLoopGuard([32]byte(key))
+	t.loops = handoff.NewLoopGuard([32]byte(key))
 	return nil
 }
 
-func (a *Appliance) makeInner() (err error) {
-	a.inner, err = a.innerServers(a.config.Handoff.MaxSessions, smtpwire.Timeouts{})
+func (t *tenant) makeInner() (err error) {
+	t.inner, err = t.innerServers(t.config.Handoff.MaxSessions, smtpwire.Timeouts{})
 	return err
 }
 
 var tlsPolicies = map[string]handoff.TLSPolicy{"off": handoff.TLSOff, "opportunistic": handoff.TLSOpportunistic, "required": handoff.TLSRequired}
 
 // roots are the CAs that we believe; nil: the system's.
-func (a *Appliance) roots() (*x509.CertPool, error) {
-	if a.config.TLS.CAFile == "" {
+func (g *gateway) roots() (*x509.CertPool, error) {
+	if g.config.TLS.CAFile == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(a.config.TLS.CAFile)
+	pem, err := os.ReadFile(g.config.TLS.CAFile)
 	if err != nil {
 		return nil, fmt.Errorf("tls.ca_file: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM", a.config.TLS.CAFile)
+		return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM", g.config.TLS.CAFile)
 	}
 	return pool, nil
 }
 
-func (a *Appliance) makeClient() error {
-	a.client = dmtpclient.New(dmtpclient.Options{
+func (g *gateway) makeClient() error {
+	g.client = dmtpclient.New(dmtpclient.Options{
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
-			list, _, err := a.dns.Addresses(ctx, host) // whatever their state: the certificate is what is judged
+			list, _, err := g.dns.Addresses(ctx, host) // whatever their state: the certificate is what is judged
 			return list, err
 		},
-		Permit:         a.permit,
-		Dial:           a.Dial,
-		PerDestination: a.config.Queue.PerDomain,
+		Permit:         g.permit,
+		Dial:           g.Dial,
+		PerDestination: g.config.Queue.PerDomain,
 	})
 	return nil
 }
 
-func (a *Appliance) makeResolver() error {
-	roots, err := a.roots()
-	if err != nil {
-		return err
-	}
-	lists, err := revocationLists(a.config.TLS.CRLFiles)
-	if err != nil {
-		return err
-	}
-	c := resolver.DNSConfig{Servers: a.config.DNS.Resolvers, TrustAD: a.config.DNS.TrustAD, Timeout: a.config.DNS.Timeout, Now: a.Now}
-	if path := a.config.DNS.TrustAnchorFile; path != "" {
+func (g *gateway) makeDNS() (err error) {
+	c := resolver.DNSConfig{Servers: g.config.DNS.Resolvers, TrustAD: g.config.DNS.TrustAD, Timeout: g.config.DNS.Timeout, Now: g.Now}
+	if path := g.config.DNS.TrustAnchorFile; path != "" {
 		f, err := os.Open(path)
 		if err != nil {
 			return fmt.Errorf("dns.trust_anchor_file: %w", err)
@@ -182,56 +157,68 @@ func (a *Appliance) makeResolver() error {
 			return fmt.Errorf("dns.trust_anchor_file: %s: %w", path, err)
 		}
 	}
-	if a.dns, err = resolver.NewDNS(c); err != nil {
+	if g.dns, err = resolver.NewDNS(c); err != nil {
 		return fmt.Errorf("dns.resolvers: %w", err)
 	}
-	a.resolver, err = resolver.New(resolver.Config{
-		DNS: a.dns, Fetcher: fetcher{a.client}, Store: a.known, Judge: resolver.CertificateJudge{Roots: roots, CRLs: lists}, Now: a.Now,
+	return nil
+}
+
+func (t *tenant) makeResolver() error {
+	roots, err := t.roots()
+	if err != nil {
+		return err
+	}
+	lists, err := revocationLists(t.config.TLS.CRLFiles)
+	if err != nil {
+		return err
+	}
+	t.resolver, err = resolver.New(resolver.Config{
+		DNS: t.dns, Fetcher: fetcher{t.client}, Store: t.known, Judge: resolver.CertificateJudge{Roots: roots, CRLs: lists}, Now: t.Now,
 		Alarm: func(ctx context.Context, m resolver.Alarm) {
-			a.Log.LogAttrs(ctx, slog.LevelWarn, "alarm: "+m.Kind, slog.String("domain", domainOf(m.Name)), slog.String("text", m.Text))
+			t.Log.LogAttrs(ctx, slog.LevelWarn, "alarm: "+m.Kind, slog.String("domain", domainOf(m.Name)), slog.String("text", m.Text))
 		},
 	})
 	return err
 }
 
-func (a *Appliance) makeKeeper() error {
-	layer, err := keystore.Layer(a.config.Alt)
+func (t *tenant) makeKeeper() error {
+	layer, err := keystore.Layer(t.config.Alt)
 	if err != nil {
 		return err
 	}
-	pins := trustful.NewPins(keystore.Pins{Vault: a.vault.Vault}, peers{a.resolver}, a.Now)
+	pins := trustful.NewPins(keystore.Pins{Vault: t.vault.Vault}, peers{t.resolver}, t.Now)
 	o := trustful.Options{
-		Store: keystore.Keys{Vault: a.vault.Vault, Now: a.Now}, Organization: a.orgs, Pins: pins, Peers: peers{a.resolver},
-		Grace: a.config.Keys.Grace, Life: a.config.Keys.RotateAfter, Keeps: a.config.KeepsKeys, Layer: layer, Now: a.Now,
+		Store: keystore.Keys{Vault: t.vault.Vault, Now: t.Now}, Organization: t.orgs, Pins: pins, Peers: peers{t.resolver},
+		Grace: t.config.Keys.Grace, Life: t.config.Keys.RotateAfter, Keeps: t.config.KeepsKeys, Layer: layer, Now: t.Now,
 	}
-	if a.config.Handoff.CallAhead {
-		o.Mailboxes = a.inner
+	if t.config.Handoff.CallAhead {
+		o.Mailboxes = t.inner
 	}
-	a.keeper, err = trustful.NewKeeper(o)
+	t.keeper, err = trustful.NewKeeper(o)
 	return err
 }
 
-func (a *Appliance) makeLadder() error {
-	a.reports = tlsrpt.New(keystore.TLSResults{Vault: a.vault.Vault}, a.Now)
-	return a.makeExchange(keystore.Policies{Vault: a.vault.Vault}, a.reports)
+func (t *tenant) makeLadder() error {
+	t.reports = tlsrpt.New(keystore.TLSResults{Vault: t.vault.Vault}, t.Now)
+	return t.makeExchange(keystore.Policies{Vault: t.vault.Vault}, t.reports)
 }
 
-func (a *Appliance) makeQueue() error {
-	q := a.config.Queue
+func (t *tenant) makeQueue() error {
+	q := t.config.Queue
 	notice := q.DelayNotice
 	if notice == 0 {
 		notice = -1
 	}
-	a.queue = queue.New(spool.Store{Vault: a.vault.Vault}, queue.Options{
+	t.queue = queue.New(spool.Store{Vault: t.vault.Vault}, queue.Options{
 		Life: q.Life, TrustLife: q.TrustLife, DelayNotice: notice, Schedule: q.Schedule, Workers: q.Workers,
 		PerDomain: q.PerDomain, InFlight: q.InFlight,
-		Hostname: a.config.Hostname, Postmaster: "postmaster@" + a.domains()[0], Now: a.Now, Log: a.Log,
+		Hostname: t.config.Hostname, Postmaster: "postmaster@" + t.domains()[0], Now: t.Now, Log: t.Log,
 	})
-	a.history = bridge.NewHistory(keystore.History{Vault: a.vault.Vault}, a.config.Policy.History, a.Now)
-	a.outbound = bridge.NewOutbound(bridge.OutboundOptions{
-		Router: router{a.resolver, a.client, a.config.Policy}, Author: author{a.keeper, a.resolver}, Origin: a.orgs,
-		Carrier: carrier{a.client, a.orgs, a.Sealed}, Exchange: a.exchange, Domains: a.domains(), Hostname: a.config.Hostname,
-		OwnHosts: ownHosts(a.config), Loops: a.loops, Journal: a.config.Policy.Journal, History: a.history, Log: a.Log,
+	t.history = bridge.NewHistory(keystore.History{Vault: t.vault.Vault}, t.config.Policy.History, t.Now)
+	t.outbound = bridge.NewOutbound(bridge.OutboundOptions{
+		Router: router{t.resolver, t.client, t.config.Policy}, Author: author{t.keeper, t.resolver}, Origin: t.orgs,
+		Carrier: carrier{t.client, t.orgs, t.Sealed}, Exchange: t.exchange, Domains: t.domains(), Hostname: t.config.Hostname,
+		OwnHosts: ownHosts(t.config), Loops: t.loops, Journal: t.config.Policy.Journal, History: t.history, Log: t.Log,
 	})
 	return nil
 }
@@ -249,24 +236,15 @@ func ownHosts(c *config.Config) []string {
 	return slices.Compact(list)
 }
 
-// domains are ours, in the order of the configuration.
-func (a *Appliance) domains() []string {
-	var list []string
-	for _, o := range a.config.Organizations {
-		list = append(list, o.Domains...)
-	}
-	return list
-}
-
 // firewall is what takes fields out of mail from outside.
 func firewall(c *config.Config) handoff.Firewall {
 	return handoff.Firewall{AuthServIDs: []string{c.Hostname}, KeepExchange: c.Handoff.Exchange == "keep"}
 }
 
-func (a *Appliance) makeInbound() error {
-	a.inbound = bridge.NewInbound(bridge.InboundOptions{
-		Opener: opener{a.keeper, a.resolver}, Inner: a.inner, Intents: intents{a.vault.Vault, a.Now}, Scanner: a.scanners.inbound,
-		Firewall: firewall(a.config), Loops: a.loops, Hostname: a.config.Hostname, Now: a.Now, Log: a.Log,
+func (t *tenant) makeInbound() error {
+	t.inbound = bridge.NewInbound(bridge.InboundOptions{
+		Opener: opener{t.keeper, t.resolver}, Inner: t.inner, Intents: t.intents(), Scanner: t.scanners.inbound,
+		Firewall: firewall(t.config), Loops: t.loops, Hostname: t.config.Hostname, Now: t.Now, Log: t.Log,
 	})
 	return nil
 }
@@ -278,7 +256,7 @@ func (a *Appliance) makeSubmission() error {
 		return fmt.Errorf("submission.certificate_file: %s: %w", s.CertificateFile, err)
 	}
 	c := submission.Config{
-		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: func(d string) bool { return a.orgs.domains[d] != nil },
+		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: a.tenants.serve,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, RequireTLS: s.RequireTLS,
 		MaxOctets: s.MaxOctets, MaxRecipients: s.MaxRecipients, MaxSessions: s.MaxSessions, Timeout: s.Timeout,
 		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(), Forwarding: s.Forwarding, Certificates: s.CertificateNames,
@@ -298,7 +276,7 @@ func (a *Appliance) makeSubmission() error {
 			return fmt.Errorf("submission.auth_file: %s: %w", s.AuthFile, err)
 		}
 	}
-	a.submission = submission.New(c, acceptor{a.queue, a.scanners.outbound}, a.Log)
+	a.submission = submission.New(c, acceptor{a.tenants[0].queue, a.scanners.outbound}, a.Log)
 	return nil
 }
 
@@ -315,8 +293,8 @@ func (a *Appliance) makeServer() error {
 		return fmt.Errorf("dmtp.certificate: %w", err)
 	}
 	c := dmtpserver.Config{
-		Host: a.config.Hostname, Certificates: certificates, Directory: directory{a.keeper}, Domains: a.orgs, Origins: origins{a.resolver},
-		Outcomes: intents{a.vault.Vault, a.Now}, Deliverer: a.inbound, Log: a.Log,
+		Host: a.config.Hostname, Certificates: certificates, Directory: a.tenants, Domains: a.tenants, Origins: a.tenants,
+		Outcomes: a.tenants, Deliverer: a.tenants, Log: a.Log,
 		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Memory: messagesAtOnce, Sessions: a.config.DMTP.MaxSessions, Exempt: append(a.config.DMTP.Permitted(), a.config.Inbound.Exempted()...)},
 		Buffers:  dmtpserver.NewFiles(a.config.Vault.Folder, messagesAtOnce),
 		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout, Deliver: a.config.Handoff.Timeout},
@@ -332,9 +310,9 @@ func (a *Appliance) makeServer() error {
 const messagesAtOnce = 512 << 20
 
 // names are all under which others can ask for a certificate on port 25.
-func (a *Appliance) names() []string {
-	list := []string{a.config.Hostname}
-	for _, o := range a.config.Organizations {
+func (g *gateway) names() []string {
+	list := []string{g.config.Hostname}
+	for _, o := range g.config.Organizations {
 		list = append(append(list, o.DX...), o.Domains...)
 	}
 	slices.Sort(list)
@@ -385,16 +363,12 @@ func (a *Appliance) Close() error {
 	if a.client != nil {
 		errs = append(errs, a.client.Close())
 	}
-	if a.exchange != nil {
-		errs = append(errs, a.exchange.Close())
-	}
-	errs = append(errs, a.inner.Close(), a.scanners.close())
+	errs = append(errs, a.scanners.close())
 	if a.plain != nil {
 		errs = append(errs, a.plain.inner.Close())
 	}
-	a.orgs.destroy()
-	if a.vault != nil {
-		errs = append(errs, a.vault.Close())
+	for _, t := range a.tenants {
+		errs = append(errs, t.close())
 	}
 	return errors.Join(errs...)
 }

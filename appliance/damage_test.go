@@ -59,7 +59,7 @@ func (s *site) flushed() {
 	t := s.world.t
 	t.Helper()
 	until(t, func() bool {
-		list, err := s.gateway.queue.List(t.Context(), "", "", 1)
+		list, err := s.gateway.tenants[0].queue.List(t.Context(), "", "", 1)
 		return err == nil && len(list) == 0
 	})
 }
@@ -80,11 +80,11 @@ func (s *site) write(to string) error {
 // trust tells what alpha makes of alice at a domain now: the route, and whether a message can be sealed to her.
 func (s *site) trust(t *testing.T, to string) (bridge.Route, error) {
 	t.Helper()
-	route, err := router{s.gateway.resolver, s.gateway.client, s.config.Policy}.Route(t.Context(), "bob@"+s.domain, to)
+	route, err := router{s.gateway.tenants[0].resolver, s.gateway.tenants[0].client, s.config.Policy}.Route(t.Context(), "bob@"+s.domain, to)
 	if err != nil || route.Situation != bridge.Verified {
 		return route, err
 	}
-	_, err = author{s.gateway.keeper, s.gateway.resolver}.Draft(t.Context(), "bob@alpha.example", route)
+	_, err = author{s.gateway.tenants[0].keeper, s.gateway.tenants[0].resolver}.Draft(t.Context(), "bob@alpha.example", route)
 	return route, err
 }
 
@@ -224,7 +224,7 @@ func TestClockJumps(t *testing.T) {
 			want(bridge.Verified) // and in the cache
 			set(jump)
 			want(bridge.Doubtful)
-			s, _, err := alpha.gateway.resolver.OrgByFingerprint(t.Context(), "bravo.example", [64]byte{1})
+			s, _, err := alpha.gateway.tenants[0].resolver.OrgByFingerprint(t.Context(), "bravo.example", [64]byte{1})
 			if err == nil || errors.Is(err, resolver.ErrNotDIME) {
 				t.Errorf("as an origin: %v, %v", s, err)
 			}

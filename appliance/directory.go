@@ -5,22 +5,8 @@ import (
 	"errors"
 
 	"dimegate/dmtp/dmtpserver"
-	"dimegate/dmtp/signet"
 	"dimegate/trustful"
 )
-
-// directory shows our signets to whoever asks: dmtpserver's view of the keeper.
-type directory struct{ keeper *trustful.Keeper }
-
-func (d directory) Current(ctx context.Context, name string) (*signet.Signet, error) {
-	s, err := d.keeper.Current(ctx, name)
-	return s, notFound(err)
-}
-
-func (d directory) Chain(ctx context.Context, name string) ([]*signet.Signet, error) {
-	list, err := d.keeper.Chain(ctx, name)
-	return list, notFound(err)
-}
 
 func notFound(err error) error {
 	if errors.Is(err, trustful.ErrNoUser) || errors.Is(err, trustful.ErrNotOurs) {

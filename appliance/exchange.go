@@ -22,27 +22,27 @@ import (
 const maxPasswordFile = 1024
 
 // makeExchange makes the way out by plain SMTP, over the given policies. Reports may be nil.
-func (a *Appliance) makeExchange(policies mtasts.Store, reports exchange.Reports) error {
-	roots, err := a.roots()
+func (t *tenant) makeExchange(policies mtasts.Store, reports exchange.Reports) error {
+	roots, err := t.roots()
 	if err != nil {
 		return err
 	}
-	auth, err := plainAuth("policy.smart_host_auth_file", a.config.Policy.SmartHostAuthFile)
+	auth, err := plainAuth("policy.smart_host_auth_file", t.config.Policy.SmartHostAuthFile)
 	if err != nil {
 		return err
 	}
-	a.policies = mtasts.New(mtasts.Options{
-		Store: policies, Roots: roots, Now: a.Now, Dial: a.dialName,
+	t.policies = mtasts.New(mtasts.Options{
+		Store: policies, Roots: roots, Now: t.Now, Dial: t.dialName,
 		TXT: func(ctx context.Context, name string) ([]string, error) {
-			texts, _, err := a.dns.TXT(ctx, name)
+			texts, _, err := t.dns.TXT(ctx, name)
 			return texts, err
 		},
 	})
-	a.exchange = exchange.New(exchange.Options{
-		Name: a.config.Hostname, Own: append(a.names(), ownHosts(a.config)...), DNS: a.dns, Policies: a.policies, Reports: reports, Roots: roots,
-		Permit: a.permit, Dial: a.Dial, Now: a.Now,
+	t.exchange = exchange.New(exchange.Options{
+		Name: t.config.Hostname, Own: append(t.names(), ownHosts(t.config)...), DNS: t.dns, Policies: t.policies, Reports: reports, Roots: roots,
+		Permit: t.permit, Dial: t.Dial, Now: t.Now,
 		SmartHost: func(domain string) exchange.SmartHost {
-			host, port := a.config.Policy.SmartHostFor(domain)
+			host, port := t.config.Policy.SmartHostFor(domain)
 			return exchange.SmartHost{Host: host, Port: port, Auth: auth}
 		},
 	})
@@ -50,8 +50,8 @@ func (a *Appliance) makeExchange(policies mtasts.Store, reports exchange.Reports
 }
 
 // permit refuses addresses at which no other organisation can be.
-func (a *Appliance) permit(addr netip.Addr) error {
-	for _, p := range a.config.DMTP.Permitted() {
+func (g *gateway) permit(addr netip.Addr) error {
+	for _, p := range g.config.DMTP.Permitted() {
 		if p.Contains(addr) {
 			return nil
 		}
@@ -60,7 +60,7 @@ func (a *Appliance) permit(addr netip.Addr) error {
 }
 
 // dialName connects to a name's permitted addresses in turn, by our own look-ups.
-func (a *Appliance) dialName(ctx context.Context, _, address string) (net.Conn, error) {
+func (g *gateway) dialName(ctx context.Context, _, address string) (net.Conn, error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -69,19 +69,19 @@ func (a *Appliance) dialName(ctx context.Context, _, address string) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	list, _, err := a.dns.Addresses(ctx, host) // whatever their state: the certificate is what is judged
+	list, _, err := g.dns.Addresses(ctx, host) // whatever their state: the certificate is what is judged
 	if err != nil {
 		return nil, err
 	}
 	failed := errors.New("no address that may be connected to")
 	for _, addr := range list {
-		if a.permit(addr) != nil {
+		if g.permit(addr) != nil {
 			continue
 		}
 		to := netip.AddrPortFrom(addr, uint16(port))
 		var c net.Conn
-		if a.Dial != nil {
-			c, err = a.Dial(ctx, to)
+		if g.Dial != nil {
+			c, err = g.Dial(ctx, to)
 		} else {
 			c, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", to.String())
 		}
@@ -113,29 +113,29 @@ func plainAuth(key, file string) (func() sasl.Client, error) {
 const flushEvery = time.Minute
 
 // flush keeps the counts of TLS reports and the decisions, now and then and at the end.
-func (a *Appliance) flush(ctx context.Context) error {
+func (t *tenant) flush(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
-			a.kept(last, errors.Join(a.reports.Flush(last), a.history.Flush(last)))
+			t.kept(last, errors.Join(t.reports.Flush(last), t.history.Flush(last)))
 			return nil
 		case <-time.After(flushEvery):
-			a.kept(ctx, errors.Join(a.reports.Flush(ctx), a.history.Flush(ctx)))
+			t.kept(ctx, errors.Join(t.reports.Flush(ctx), t.history.Flush(ctx)))
 		}
 	}
 }
 
-func (a *Appliance) kept(ctx context.Context, err error) {
+func (t *tenant) kept(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
-		a.Log.Error("counts for TLS reports, or decisions, could not be kept", "error", err)
+		t.Log.Error("counts for TLS reports, or decisions, could not be kept", "error", err)
 	}
 }
 
 // sweepExchange drops policies, counts and decisions whose time is over.
-func (a *Appliance) sweepExchange(ctx context.Context) {
-	if err := errors.Join(a.policies.Sweep(ctx), a.reports.Sweep(ctx), a.history.Sweep(ctx)); err != nil && ctx.Err() == nil {
-		a.Log.Error("kept MTA-STS policies, counts for TLS reports or decisions could not be swept", "error", err)
+func (t *tenant) sweepExchange(ctx context.Context) {
+	if err := errors.Join(t.policies.Sweep(ctx), t.reports.Sweep(ctx), t.history.Sweep(ctx)); err != nil && ctx.Err() == nil {
+		t.Log.Error("kept MTA-STS policies, counts for TLS reports or decisions could not be swept", "error", err)
 	}
 }

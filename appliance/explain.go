@@ -19,7 +19,7 @@ import (
 // An Explainer says what a gateway would do with a message. It asks the same questions of the same servers and changes
 // nothing: what it learns is forgotten with it, no key is made and no message sent.
 type Explainer struct {
-	a        *Appliance
+	t        *tenant
 	outbound *bridge.Outbound
 }
 
@@ -31,31 +31,32 @@ func OpenExplainer(ctx context.Context, c *config.Config, o Options) (_ *Explain
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Appliance{Options: o, config: c}
+	t := &tenant{gateway: &gateway{Options: o, config: c}, config: c}
+	e := &Explainer{t: t}
 	defer func() {
 		if err != nil {
-			a.Close()
+			e.Close()
 		}
 	}()
-	if a.vault, err = keystore.Open(ctx, c.Vault, false); err != nil {
+	if t.vault, err = keystore.Open(ctx, c.Vault, false); err != nil {
 		return nil, err
 	}
-	a.known = &lookOnlyPins{Store: keystore.DomainPins{Vault: a.vault.Vault}}
-	for _, part := range []func() error{a.makeClient, a.makeResolver, func() error {
-		return a.makeExchange(lookOnlyPolicies{keystore.Policies{Vault: a.vault.Vault}}, nil)
-	}} {
-		if err := part(); err != nil {
-			return nil, err
-		}
+	t.known = &lookOnlyPins{Store: keystore.DomainPins{Vault: t.vault.Vault}}
+	err = each(t.makeClient, t.makeDNS, t.makeResolver, func() error {
+		return t.makeExchange(lookOnlyPolicies{keystore.Policies{Vault: t.vault.Vault}}, nil)
+	})
+	if err != nil {
+		return nil, err
 	}
 	layer, err := keystore.Layer(c.Alt)
 	if err != nil {
 		return nil, err
 	}
-	pins := trustful.NewPins(lookOnlyKeys{keystore.Pins{Vault: a.vault.Vault}}, peers{a.resolver}, a.Now)
-	return &Explainer{a, bridge.NewOutbound(bridge.OutboundOptions{
-		Router: router{a.resolver, a.client, c.Policy}, Author: judge{pins, a.resolver, layer}, Exchange: a.exchange, Domains: a.domains(), Journal: c.Policy.Journal, Log: o.Log,
-	})}, nil
+	pins := trustful.NewPins(lookOnlyKeys{keystore.Pins{Vault: t.vault.Vault}}, peers{t.resolver}, t.Now)
+	e.outbound = bridge.NewOutbound(bridge.OutboundOptions{
+		Router: router{t.resolver, t.client, c.Policy}, Author: judge{pins, t.resolver, layer}, Exchange: t.exchange, Domains: t.domains(), Journal: c.Policy.Journal, Log: o.Log,
+	})
+	return e, nil
 }
 
 // Explain answers one question.
@@ -64,7 +65,13 @@ func (e *Explainer) Explain(ctx context.Context, q bridge.Question) (bridge.Expl
 }
 
 // Close closes the vault and all connections.
-func (e *Explainer) Close() error { return e.a.Close() }
+func (e *Explainer) Close() error {
+	var err error
+	if e.t.client != nil {
+		err = e.t.client.Close()
+	}
+	return errors.Join(err, e.t.close())
+}
 
 // judge is an Author that only says whether it would write.
 type judge struct {

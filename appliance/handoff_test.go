@@ -44,7 +44,7 @@ func TestHandoffAuth(t *testing.T) {
 		c := config.Default()
 		c.Organizations = []config.Organization{{Domains: []string{"alpha.example"}, Inner: ln.Addr().String()}}
 		c.Hostname, c.Handoff.StartTLS, c.Handoff.AuthFile, c.TLS.CAFile = "gw.alpha.example", "required", write(name, tt.password), write("ca", string(bundle))
-		own, err := (&Appliance{config: c}).innerServers(1, smtpwire.Timeouts{})
+		own, err := (&tenant{gateway: &gateway{config: c}, config: c}).innerServers(1, smtpwire.Timeouts{})
 		check(t, err)
 		answer, err := own["alpha.example"].Confirm(t.Context(), "bob@alpha.example")
 		if answer.Known != tt.known || (err == nil) != tt.known {

@@ -124,7 +124,7 @@ func TestHarvest(t *testing.T) {
 			if slowest > 5*time.Second {
 				t.Errorf("a user waited for %v", slowest)
 			}
-			users, err := s.gateway.vault.Users(t.Context(), "", 100)
+			users, err := s.gateway.tenants[0].vault.Users(t.Context(), "", 100)
 			check(t, err)
 			if !acceptsAll && (len(users) != 1 || users[0].Address != "bob@alpha.example") || acceptsAll && len(users) != 0 {
 				t.Errorf("keys of %d users", len(users))

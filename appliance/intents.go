@@ -54,7 +54,7 @@ func noRoom(err error) error {
 }
 
 // Message is what became of a message before.
-func (i intents) Message(ctx context.Context, origin string, id [64]byte) (dmtpserver.Outcome, error) {
+func (i intents) Message(ctx context.Context, _, origin string, id [64]byte) (dmtpserver.Outcome, error) {
 	s, err := i.vault.Inbound(ctx, vault.InboundID{Origin: origin, Message: id})
 	if err != nil {
 		return dmtpserver.Outcome{}, err
@@ -71,7 +71,7 @@ func (i intents) Message(ctx context.Context, origin string, id [64]byte) (dmtps
 }
 
 // Accepted tells whether equal octets were accepted before.
-func (i intents) Accepted(ctx context.Context, origin string, commit [64]byte) (bool, error) {
+func (i intents) Accepted(ctx context.Context, _, origin string, commit [64]byte) (bool, error) {
 	return i.vault.InboundAcceptedOctets(ctx, origin, commit)
 }
 

@@ -9,58 +9,58 @@ import (
 
 // sweepKeys takes the steps that are due in the lives of keys: users' are replaced, and destroyed at the end of their grace;
 // organisations' secondary keys get a successor, give way to it, and go. A fault is told, and tried again in an hour.
-func (a *Appliance) sweepKeys(ctx context.Context) {
-	a.rotateSecondary(ctx)
-	n, err := a.keeper.RotateDue(ctx)
+func (t *tenant) sweepKeys(ctx context.Context) {
+	t.rotateSecondary(ctx)
+	n, err := t.keeper.RotateDue(ctx)
 	if err != nil && ctx.Err() == nil {
-		a.Log.Error("keys past their life could not be rotated: they stay in use, and are tried again in an hour", "error", err)
+		t.Log.Error("keys past their life could not be rotated: they stay in use, and are tried again in an hour", "error", err)
 	}
 	if n > 0 {
-		a.Log.Info("keys rotated at the end of their life", "count", n)
+		t.Log.Info("keys rotated at the end of their life", "count", n)
 	}
-	if n, err := a.keeper.Sweep(ctx); err != nil && ctx.Err() == nil {
-		a.Log.Error("keys past their grace could not be destroyed", "error", err)
+	if n, err := t.keeper.Sweep(ctx); err != nil && ctx.Err() == nil {
+		t.Log.Error("keys past their grace could not be destroyed", "error", err)
 	} else if n > 0 {
-		a.Log.Info("keys destroyed at the end of their grace", "count", n)
+		t.Log.Info("keys destroyed at the end of their grace", "count", n)
 	}
 }
 
-func (a *Appliance) rotateSecondary(ctx context.Context) {
-	for _, domain := range a.domains() {
-		took, err := keystore.RotateSecondary(ctx, a.vault.Vault, domain, a.config.SecondaryLife(domain), a.Now())
+func (t *tenant) rotateSecondary(ctx context.Context) {
+	for _, domain := range t.domains() {
+		took, err := keystore.RotateSecondary(ctx, t.vault.Vault, domain, t.config.SecondaryLife(domain), t.Now())
 		if err != nil && ctx.Err() == nil {
-			a.Log.Error("a secondary key could not be rotated: all stays as it is, and is tried again in an hour", "error", err)
+			t.Log.Error("a secondary key could not be rotated: all stays as it is, and is tried again in an hour", "error", err)
 		}
 		for _, s := range took {
-			a.Log.Info("secondary key", "domain", domain, "step", s.What)
+			t.Log.Info("secondary key", "domain", domain, "step", s.What)
 		}
 	}
-	a.refreshOrganizations(ctx)
+	t.refreshOrganizations(ctx)
 }
 
 // refreshEvery is how long what changed in the vault beside us may wait until we serve it.
 const refreshEvery = time.Minute
 
 // watchOrganizations takes up what commands and other gateways on the vault did to our organisations.
-func (a *Appliance) watchOrganizations(ctx context.Context) error {
+func (t *tenant) watchOrganizations(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(refreshEvery):
-			a.refreshOrganizations(ctx)
+			t.refreshOrganizations(ctx)
 		}
 	}
 }
 
-func (a *Appliance) refreshOrganizations(ctx context.Context) {
-	for _, domain := range a.domains() {
-		changed, err := a.orgs.refresh(ctx, domain)
+func (t *tenant) refreshOrganizations(ctx context.Context) {
+	for _, domain := range t.domains() {
+		changed, err := t.orgs.refresh(ctx, domain)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			a.Log.Error("what is published for a domain could not be read again: it is served as before", "error", err)
+			t.Log.Error("what is published for a domain could not be read again: it is served as before", "error", err)
 		case changed:
-			a.Log.Info("a new organisational signet is served", "domain", domain)
+			t.Log.Info("a new organisational signet is served", "domain", domain)
 		}
 	}
 }

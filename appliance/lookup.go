@@ -13,15 +13,15 @@ import (
 // NewResolver makes the part of a gateway that looks other organisations up, with the [dns], [tls] and [dmtp] tables of a
 // configuration, over the given pins. No vault is opened and nothing is started; close ends the connections that it made.
 func NewResolver(c *config.Config, known resolver.Store, o Options) (r *resolver.Resolver, close func() error, err error) {
-	a := &Appliance{Options: o, config: c, known: known}
-	if err := a.makeClient(); err != nil {
+	t := &tenant{gateway: &gateway{Options: o, config: c}, config: c, known: known}
+	if err := t.makeClient(); err != nil {
 		return nil, nil, err
 	}
-	if err := a.makeResolver(); err != nil {
-		a.client.Close()
+	if err := each(t.makeDNS, t.makeResolver); err != nil {
+		t.client.Close()
 		return nil, nil, err
 	}
-	return a.resolver, a.client.Close, nil
+	return t.resolver, t.client.Close, nil
 }
 
 // maxList bounds a revocation list, in octets: large CAs have some of tens of megabytes.

@@ -73,6 +73,6 @@ func idle(ctx context.Context, s *site, p *testpeer.Postfix) bool {
 	if err != nil || waiting != "" {
 		return false
 	}
-	rows, err := s.gateway.queue.List(ctx, "", "", 10)
+	rows, err := s.gateway.tenants[0].queue.List(ctx, "", "", 10)
 	return err == nil && len(rows) == 0
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -47,33 +48,35 @@ func (a *Appliance) makeMX() error {
 		return err
 	}
 	i := a.config.Inbound
-	own, err := a.innerServers(i.MaxSessions, smtpwire.Timeouts{Verdict: a.config.Handoff.Timeout})
-	if err != nil {
-		return err
-	}
-	domains := map[string]mx.Domain{}
-	for _, o := range a.config.Organizations {
-		for _, d := range o.Domains {
-			domains[d] = mx.Domain{Inner: own[d], Strict: o.Policy == "strict"}
+	all, domains := inner{}, map[string]mx.Domain{}
+	for _, t := range a.tenants {
+		own, err := t.innerServers(i.MaxSessions, smtpwire.Timeouts{Verdict: a.config.Handoff.Timeout})
+		if err != nil {
+			return err
+		}
+		maps.Copy(all, own)
+		for _, o := range t.config.Organizations {
+			for _, d := range o.Domains {
+				domains[d] = mx.Domain{Inner: own[d], Strict: o.Policy == "strict", Loops: t.loops, Hold: func() mx.Held { return held{t.vault.NewHold()} }}
+			}
 		}
 	}
-	a.plain = &plain{inner: own, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
+	a.plain = &plain{inner: all, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
 		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
-		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.domains()[0], Mark: bridge.MarkField,
-		Firewall: firewall(a.config), Loops: a.loops, Auth: a.mailAuth(), Scanner: a.scanners.inbound,
-		Hold: func() mx.Held { return held{a.vault.NewHold()} },
-		TLS:  &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
+		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.tenants[0].domains()[0], Mark: bridge.MarkField,
+		Firewall: firewall(a.config), Auth: a.mailAuth(), Scanner: a.scanners.inbound,
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxRecipients: i.MaxRecipients, MaxSessions: i.MaxSessions, MaxPerClient: i.MaxPerClient, Timeout: i.Timeout, Now: a.Now,
 	}, a.Log)}
 	return nil
 }
 
 // mailAuth is what notes SPF, DKIM and DMARC; nil: nobody does.
-func (a *Appliance) mailAuth() *mailauth.Checker {
-	if !a.config.Inbound.AuthResults {
+func (g *gateway) mailAuth() *mailauth.Checker {
+	if !g.config.Inbound.AuthResults {
 		return nil
 	}
-	return &mailauth.Checker{ID: a.config.Hostname, DNS: a.dns}
+	return &mailauth.Checker{ID: g.config.Hostname, DNS: g.dns}
 }
 
 // held is a vault's hold in the words of mx.
@@ -88,9 +91,9 @@ func (h held) Write(p []byte) (int, error) {
 }
 
 // certificates are those that others see.
-func (a *Appliance) certificates() ([]tls.Certificate, error) {
+func (g *gateway) certificates() ([]tls.Certificate, error) {
 	var all []tls.Certificate
-	for _, f := range a.config.DMTP.Certificates {
+	for _, f := range g.config.DMTP.Certificates {
 		cert, err := tls.LoadX509KeyPair(f.CertificateFile, f.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("dmtp.certificate: %s: %w", f.CertificateFile, err)
@@ -104,14 +107,14 @@ var clientPolicies = map[string]handoff.ClientPolicy{"auto": handoff.ClientAuto,
 
 // nameOf is the name of an address that leads back to it, as mail servers look it up: "" if there is none, later if nobody can
 // tell now.
-func (a *Appliance) nameOf(ctx context.Context, addr netip.Addr) (name string, later bool) {
+func (g *gateway) nameOf(ctx context.Context, addr netip.Addr) (name string, later bool) {
 	ctx, cancel := context.WithTimeout(ctx, nameTime)
 	defer cancel()
 	reverse, err := dns.ReverseAddr(addr.String())
 	if err != nil {
 		return "", false
 	}
-	answer, err := a.dns.Lookup(ctx, reverse, dns.TypePTR)
+	answer, err := g.dns.Lookup(ctx, reverse, dns.TypePTR)
 	if err != nil {
 		return "", true
 	}
@@ -124,7 +127,7 @@ func (a *Appliance) nameOf(ctx context.Context, addr netip.Addr) (name string, l
 		if err != nil {
 			continue
 		}
-		list, _, err := a.dns.Addresses(ctx, host)
+		list, _, err := g.dns.Addresses(ctx, host)
 		later = later || err != nil
 		if slices.Contains(list, addr) {
 			return host, false
@@ -140,24 +143,24 @@ const (
 )
 
 // innerServers are the ways to the mail servers of our domains, each of which gives so many sessions.
-func (a *Appliance) innerServers(sessions int, t smtpwire.Timeouts) (inner, error) {
-	roots, err := a.roots()
+func (t *tenant) innerServers(sessions int, timeouts smtpwire.Timeouts) (inner, error) {
+	roots, err := t.roots()
 	if err != nil {
 		return nil, err
 	}
-	auth, err := plainAuth("handoff.auth_file", a.config.Handoff.AuthFile)
+	auth, err := plainAuth("handoff.auth_file", t.config.Handoff.AuthFile)
 	if err != nil {
 		return nil, err
 	}
 	servers, all := map[string]*handoff.Inner{}, inner{}
-	for _, o := range a.config.Organizations {
+	for _, o := range t.config.Organizations {
 		s := servers[o.Inner]
 		if s == nil {
 			s = handoff.New(handoff.Config{
-				Address: o.Inner, Name: a.config.Hostname, LMTP: a.config.Handoff.LMTP,
-				TLS: tlsPolicies[a.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
-				Auth: auth, Client: clientPolicies[a.config.Handoff.Client], Names: a.nameOf,
-				MaxSessions: sessions, Timeouts: t, Log: a.Log,
+				Address: o.Inner, Name: t.config.Hostname, LMTP: t.config.Handoff.LMTP,
+				TLS: tlsPolicies[t.config.Handoff.StartTLS], TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+				Auth: auth, Client: clientPolicies[t.config.Handoff.Client], Names: t.nameOf,
+				MaxSessions: sessions, Timeouts: timeouts, Log: t.Log,
 			})
 			servers[o.Inner] = s
 		}

@@ -34,7 +34,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		"dmtp":       {a.listeners.dmtp, a.server.Serve},
 		"dmtp dual":  {a.listeners.dual, a.server.ServeDual},
 		"health": {a.listeners.health, func(ctx context.Context, ln net.Listener) error {
-			return health(ctx, ln, func() error { return errors.Join(ctx.Err(), a.vault.Fault()) })
+			return health(ctx, ln, func() error { return errors.Join(ctx.Err(), a.tenants[0].vault.Fault()) })
 		}},
 	} {
 		for _, ln := range l.open {
@@ -45,18 +45,22 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if a.plain != nil {
 		start("plain smtp", a.plain.run)
 	}
-	start("queue", func(ctx context.Context) error {
-		return a.queue.Run(ctx, deliverer{a.outbound}, notifier{a.inner, a.loops, a.queue})
-	})
-	start("checkpoints", a.checkpoints)
-	start("counts", a.flush)
-	start("sweep", a.sweep)
-	start("organizations", a.watchOrganizations)
-	start("seals", a.watchSeals)
+	for _, t := range a.tenants {
+		start("queue", func(ctx context.Context) error {
+			return t.queue.Run(ctx, deliverer{t.outbound}, notifier{t.inner, t.loops, t.queue})
+		})
+		start("checkpoints", t.checkpoints)
+		start("counts", t.flush)
+		start("sweep", t.sweep)
+		start("organizations", t.watchOrganizations)
+		start("seals", t.watchSeals)
+	}
 	start("scanners", a.checkScanners)
 	<-ctx.Done()
 	parts.Wait()
-	a.inbound.Wait()
+	for _, t := range a.tenants {
+		t.inbound.Wait()
+	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -64,12 +68,12 @@ func (a *Appliance) Run(ctx context.Context) error {
 }
 
 // checkpoints signs the log while it grows, and has the witnesses cosign it.
-func (a *Appliance) checkpoints(ctx context.Context) error {
-	key, err := audit.VaultKey(ctx, a.vault.Vault)
+func (t *tenant) checkpoints(ctx context.Context) error {
+	key, err := audit.VaultKey(ctx, t.vault.Vault)
 	if err != nil {
 		return err
 	}
-	return audit.New(a.vault.Vault, key).Run(ctx, a.Log, a.witnesses...)
+	return audit.New(t.vault.Vault, key).Run(ctx, t.Log, t.witnesses...)
 }
 
 // sweepEvery is how often what has had its time is destroyed or closed.
@@ -77,9 +81,9 @@ const sweepEvery = time.Hour
 
 // sweep closes inbound flights that nobody will end, takes the steps of keys that are due, and empties the write-ahead log of what was
 // destroyed. A fault is told, not fatal: mail goes on.
-func (a *Appliance) sweep(ctx context.Context) error {
+func (t *tenant) sweep(ctx context.Context) error {
 	for {
-		a.sweepOnce(ctx)
+		t.sweepOnce(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -88,16 +92,16 @@ func (a *Appliance) sweep(ctx context.Context) error {
 	}
 }
 
-func (a *Appliance) sweepOnce(ctx context.Context) {
-	a.sweepKeys(ctx)
-	if abandoned, _, err := a.vault.SweepInbound(ctx, a.Now()); err != nil && ctx.Err() == nil {
-		a.Log.Error("inbound outcomes could not be swept", "error", err)
+func (t *tenant) sweepOnce(ctx context.Context) {
+	t.sweepKeys(ctx)
+	if abandoned, _, err := t.vault.SweepInbound(ctx, t.Now()); err != nil && ctx.Err() == nil {
+		t.Log.Error("inbound outcomes could not be swept", "error", err)
 	} else if abandoned > 0 {
-		a.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
+		t.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
 	}
-	a.sweepExchange(ctx)
-	if err := a.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
-		a.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
+	t.sweepExchange(ctx)
+	if err := t.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
+		t.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 // scanners are those of either direction; nil: none.
 type scanners struct{ outbound, inbound *scanner.Scanner }
 
-func (a *Appliance) makeScanners() error {
-	c := a.config.Scanner
+func (g *gateway) makeScanners() error {
+	c := g.config.Scanner
 	make := func(urls []string) *scanner.Scanner {
 		var list []scanner.Address
 		for _, u := range urls {
@@ -23,21 +23,21 @@ func (a *Appliance) makeScanners() error {
 			list = append(list, scanner.Address{Kind: kind, Network: network, Address: address})
 		}
 		return scanner.New(scanner.Config{
-			Scanners: list, Name: a.config.Hostname, Timeout: c.Timeout, MaxOctets: c.MaxOctets, IgnoreChanges: c.HeaderChanges == "ignore", Log: a.Log,
+			Scanners: list, Name: g.config.Hostname, Timeout: c.Timeout, MaxOctets: c.MaxOctets, IgnoreChanges: c.HeaderChanges == "ignore", Log: g.Log,
 		})
 	}
-	a.scanners = scanners{make(c.Outbound), make(c.Inbound)}
+	g.scanners = scanners{make(c.Outbound), make(c.Inbound)}
 	return nil
 }
 
 // checkScanners tells at start what would only show with the first mail. A scanner may come later: mail waits for it.
-func (a *Appliance) checkScanners(ctx context.Context) error {
-	for key, s := range map[string]*scanner.Scanner{"scanner.outbound": a.scanners.outbound, "scanner.inbound": a.scanners.inbound} {
+func (g *gateway) checkScanners(ctx context.Context) error {
+	for key, s := range map[string]*scanner.Scanner{"scanner.outbound": g.scanners.outbound, "scanner.inbound": g.scanners.inbound} {
 		if s == nil {
 			continue
 		}
 		if err := s.Check(ctx); err != nil && ctx.Err() == nil {
-			a.Log.Warn("a content scanner cannot be used, and mail will wait for it: does it run, and does it only judge?", "key", key, "error", err)
+			g.Log.Warn("a content scanner cannot be used, and mail will wait for it: does it run, and does it only judge?", "key", key, "error", err)
 		}
 	}
 	return nil

@@ -111,7 +111,7 @@ func arrives(t *testing.T, s *site, n int, end string) {
 
 func (w *scanWorld) queued() []queue.Info {
 	w.t.Helper()
-	list, err := w.alpha.gateway.queue.List(w.ctx, "", "", 100)
+	list, err := w.alpha.gateway.tenants[0].queue.List(w.ctx, "", "", 100)
 	check(w.t, err)
 	return list
 }
@@ -145,7 +145,7 @@ func TestScanners(t *testing.T) {
 		t.Fatalf("queued: %+v", held)
 	}
 	w.pass(unsigned, "550 5.7.1 refused by the content scanner")
-	check(t, w.alpha.gateway.queue.Release(w.ctx, held[0].ID))
+	check(t, w.alpha.gateway.tenants[0].queue.Release(w.ctx, held[0].ID))
 	arrives(t, w.alpha, 1, "") // the notice
 	if notice := w.alpha.inner.messages()[0]; !strings.Contains(notice, "Action: failed") {
 		t.Errorf("told:\n%s", notice)
@@ -170,7 +170,7 @@ func TestScanners(t *testing.T) {
 		t.Errorf("%d messages arrived unseen", len(got)-n)
 	}
 	w.filter()
-	check(t, w.alpha.gateway.queue.Retry(w.ctx, w.queued()[0].ID))
+	check(t, w.alpha.gateway.tenants[0].queue.Retry(w.ctx, w.queued()[0].ID))
 	n++
 	arrives(t, w.bravo, n, "\r\n"+good)
 

@@ -52,38 +52,38 @@ func AwaitSeals(ctx context.Context, c *config.Config, log *slog.Logger) error {
 }
 
 // warnLost names each seal that does not open while another one did.
-func (a *Appliance) warnLost(lost []keystore.LostSeal) {
+func (t *tenant) warnLost(lost []keystore.LostSeal) {
 	for _, l := range lost {
-		a.Log.Warn("a seal does not open; another one did", "role", l.Role.String(), "seal", l.String(), "error", l.Why)
+		t.Log.Warn("a seal does not open; another one did", "role", l.Role.String(), "seal", l.String(), "error", l.Why)
 	}
 }
 
 // watchSeals tries every seal now and then, and tells what changed: a lost one is to be mended before the other is lost,
 // too. The gateway runs on: it has what the seals open.
-func (a *Appliance) watchSeals(ctx context.Context) error {
-	before := a.vault.Missing
+func (t *tenant) watchSeals(ctx context.Context) error {
+	before := t.vault.Missing
 	closed := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(a.config.Vault.CheckSeals):
+		case <-time.After(t.config.Vault.CheckSeals):
 		}
-		lost, err := keystore.TrySeals(ctx, a.config.Vault)
+		lost, err := keystore.TrySeals(ctx, t.config.Vault)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			if !closed {
-				a.Log.Error("no seal opens any more: the gateway runs on, and could not be started again", "error", err)
+				t.Log.Error("no seal opens any more: the gateway runs on, and could not be started again", "error", err)
 			}
 			closed = true
 			continue
 		}
 		closed = false
-		a.warnLost(without(lost, before))
+		t.warnLost(without(lost, before))
 		for _, l := range without(before, lost) {
-			a.Log.Info("a seal opens again", "role", l.Role.String(), "seal", l.String())
+			t.Log.Info("a seal opens again", "role", l.Role.String(), "seal", l.String())
 		}
 		before = lost
 	}

@@ -60,13 +60,13 @@ func ServeWitness(ctx context.Context, ln net.Listener, w *audit.Witness, certif
 	return <-ended
 }
 
-func (a *Appliance) makeWitnesses() error {
-	for i, text := range a.config.Audit.Witnesses {
+func (t *tenant) makeWitnesses() error {
+	for i, text := range t.config.Audit.Witnesses {
 		w, err := NewRemoteWitness(text)
 		if err != nil {
 			return fmt.Errorf("audit.witnesses[%d]: %w", i+1, err)
 		}
-		a.witnesses = append(a.witnesses, w)
+		t.witnesses = append(t.witnesses, w)
 	}
 	return nil
 }

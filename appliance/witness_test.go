@@ -37,7 +37,7 @@ func TestRunsWithWitness(t *testing.T) {
 	v, err := audit.ParseWitness(key.Verifier())
 	check(t, err)
 	until(t, func() bool {
-		c, err := s.gateway.vault.LastCheckpoint(t.Context())
+		c, err := s.gateway.tenants[0].vault.LastCheckpoint(t.Context())
 		return err == nil && len(audit.Cosigned(c.Note, []note.Verifier{v})) == 1
 	})
 }

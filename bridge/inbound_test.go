@@ -77,11 +77,13 @@ func (s *station) Begin(context.Context, Arrival, io.WriterTo) (Flight, error) {
 	return aFlight{s}, nil
 }
 
-func (s *station) Message(context.Context, string, [64]byte) (dmtpserver.Outcome, error) {
+func (s *station) Message(context.Context, string, string, [64]byte) (dmtpserver.Outcome, error) {
 	return dmtpserver.Outcome{}, nil
 }
 
-func (s *station) Accepted(context.Context, string, [64]byte) (bool, error) { return false, nil }
+func (s *station) Accepted(context.Context, string, string, [64]byte) (bool, error) {
+	return false, nil
+}
 
 type aFlight struct{ s *station }
 

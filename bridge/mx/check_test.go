@@ -50,7 +50,12 @@ func (noDNS) Addresses(context.Context, string) ([]netip.Addr, resolver.State, e
 func checking(room int) func(*Config) {
 	return func(c *Config) {
 		c.Auth = &mailauth.Checker{ID: c.Name, DNS: noDNS{}}
-		c.Hold = func() Held { return &memory{room: room} }
+		of := c.Domains
+		c.Domains = func(domain string) (Domain, bool) {
+			d, ours := of(domain)
+			d.Hold = func() Held { return &memory{room: room} }
+			return d, ours
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // Package mx is the SMTP server that the world sends plain mail to: the SMTP side of the shared port 25. It owns nothing. Each
 // command is passed on to the inner mail server of the recipient's domain in the same transaction, and what that server says is
 // the answer: to RCPT about each recipient, and to the message while its sender waits. Nothing is kept. Where a message is
-// checked, it is held until that is done (Config.Hold says where), else it streams but for the header block, which passes the
+// checked, it is held until that is done (Domain.Hold says where), else it streams but for the header block, which passes the
 // firewall.
 //
 // The engine is go-smtp behind a smtpwire.Guard, as in package submission.
@@ -30,6 +30,8 @@ type Domain struct {
 	Inner *handoff.Inner
 	// Strict means that the domain wants no plain mail from outside (dmtp.md §11.3).
 	Strict bool
+	Loops  *handoff.LoopGuard // knows what goes round; nil: by its Received fields only
+	Hold   func() Held        // keeps a message while it is checked; needed where one is
 }
 
 // A Held is a message that waits to be checked. It is written, then read as often as one likes. Write's errors are ErrFull and
@@ -47,13 +49,11 @@ type Config struct {
 	Exempt   []netip.Prefix                             // may send to strict domains, and have no limits of their own
 	XClient  []netip.Prefix                             // may say by XCLIENT for whom they speak, who is then judged in their place
 	Firewall handoff.Firewall                           // takes out what looks like ours
-	Loops    *handoff.LoopGuard                         // knows what goes round; nil: by its Received fields only
 	TLS      *tls.Config                                // nil: no STARTTLS
 	Under    func(net.Conn) (tls.ConnectionState, bool) // tells of TLS that a connection came in; nil: none does
 	Mark     string                                     // the field that says how mail came: X-DIME
 	Auth     *mailauth.Checker                          // notes what SPF, DKIM and DMARC say; nil: nobody does
 	Scanner  *scanner.Scanner                           // sees every message before it is passed on; nil: nobody does
-	Hold     func() Held                                // keeps a message while it is checked; needed where one is
 
 	Postmaster string // of the host, for RCPT TO:<postmaster>; empty: none
 

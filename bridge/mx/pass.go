@@ -17,7 +17,7 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 	if err != nil {
 		return smtpwire.Reply{}, err
 	}
-	if err := s.server.Loops.Check(m, s.to...); err != nil {
+	if err := s.domain.Loops.Check(m, s.to...); err != nil {
 		return smtpwire.Reply{}, err
 	}
 	clean, removed, err := s.server.Firewall.Filter(m)
@@ -27,9 +27,9 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 	for _, c := range removed {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "field removed at hand-off", slog.String("msg", id), slog.String("field", c.Name), slog.Bool("signed", c.Signed))
 	}
-	top := append([]byte(s.server.Mark+": no\r\n"), s.server.Loops.Mark(clean, s.to...)...)
+	top := append([]byte(s.server.Mark+": no\r\n"), s.domain.Loops.Mark(clean, s.to...)...)
 	if s.authenticated() || s.server.Scanner != nil {
-		held := s.server.Hold()
+		held := s.domain.Hold()
 		defer held.Close()
 		field, err := s.check(id, m, clean, held, r)
 		if err != nil {

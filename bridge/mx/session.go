@@ -41,7 +41,7 @@ type session struct {
 	mail    smtpwire.Transaction
 	size    int64 // as the client said
 	to      []string
-	inner   *handoff.Inner
+	domain  Domain               // of the first recipient; the others' have the same server
 	tx      *handoff.Transaction // nil before the first recipient that is of our domains
 	refused int                  // recipients of this session
 }
@@ -121,7 +121,7 @@ func (s *session) rcpt(to string) error {
 		return errStrict
 	case slices.Contains(s.to, address):
 		return nil
-	case s.tx != nil && (s.inner != d.Inner || d.Inner.LMTP && len(s.to) > 0): // LMTP has an answer for each recipient, SMTP one for all
+	case s.tx != nil && (s.domain.Inner != d.Inner || d.Inner.LMTP && len(s.to) > 0): // LMTP has an answer for each recipient, SMTP one for all
 		return errElsewhere
 	case !exempt && s.server.unknown.Over(clientOf(s.peer()), 1, s.server.Now()):
 		return errUnknown
@@ -131,7 +131,7 @@ func (s *session) rcpt(to string) error {
 		if err != nil {
 			return err
 		}
-		s.inner, s.tx = d.Inner, tx
+		s.domain, s.tx = d, tx
 	}
 	if err := s.tx.Recipient(s.ctx, address); err != nil {
 		return err
@@ -199,7 +199,7 @@ func (s *session) Reset() {
 	if s.tx != nil {
 		s.tx.End(s.ctx)
 	}
-	s.mail, s.size, s.to, s.inner, s.tx = smtpwire.Transaction{}, 0, nil, nil, nil
+	s.mail, s.size, s.to, s.domain, s.tx = smtpwire.Transaction{}, 0, nil, Domain{}, nil
 }
 
 // Logout ends the session.

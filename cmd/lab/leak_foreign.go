@@ -133,16 +133,18 @@ func (f *foreign) Organization(_ context.Context, domain string) (*dmtpserver.Or
 	return &dmtpserver.Organization{Keys: []dmtpserver.OrganizationKey{{Signet: f.org, Key: f.pair.Encryption}}}, nil
 }
 
-func (f *foreign) OriginSignet(ctx context.Context, domain string, crypto signet.Fingerprint, _ func() bool) (*signet.Signet, error) {
+func (f *foreign) OriginSignet(ctx context.Context, _, domain string, crypto signet.Fingerprint, _ func() bool) (*signet.Signet, error) {
 	s, _, err := f.origin.OrgByFingerprint(ctx, domain, crypto)
 	return s, err
 }
 
-func (f *foreign) Message(context.Context, string, [64]byte) (dmtpserver.Outcome, error) {
+func (f *foreign) Message(context.Context, string, string, [64]byte) (dmtpserver.Outcome, error) {
 	return dmtpserver.Outcome{}, nil
 }
 
-func (f *foreign) Accepted(context.Context, string, [64]byte) (bool, error) { return false, nil }
+func (f *foreign) Accepted(context.Context, string, string, [64]byte) (bool, error) {
+	return false, nil
+}
 
 func (f *foreign) Deliver(_ context.Context, in *dmtpserver.Incoming) error {
 	f.mu.Lock()

@@ -110,7 +110,7 @@ func (t *transfer) accept(ctx context.Context, b []byte, commit [64]byte) error 
 func (t *transfer) recorded(ctx context.Context, in *Incoming) error {
 	ctx, cancel := context.WithTimeout(ctx, t.ss.s.c.Timeouts.Lookup)
 	defer cancel()
-	o, err := t.ss.s.c.Outcomes.Message(ctx, in.Origin, in.ID)
+	o, err := t.ss.s.c.Outcomes.Message(ctx, in.Destination, in.Origin, in.ID)
 	switch {
 	case err != nil:
 		return err
@@ -154,7 +154,7 @@ func (t *transfer) proveOrigin(ctx context.Context, in *Incoming, opened *messag
 	if err != nil {
 		return err
 	}
-	if in.OriginSignet, err = t.originSignet(ctx, in.Origin, chunk.OriginSignet); err != nil {
+	if in.OriginSignet, err = t.originSignet(ctx, in.Destination, in.Origin, chunk.OriginSignet); err != nil {
 		return err
 	}
 	err = opened.Verify(message.Parties{
@@ -174,10 +174,10 @@ func (t *transfer) proveOrigin(ctx context.Context, in *Incoming, opened *messag
 	return nil
 }
 
-func (t *transfer) originSignet(ctx context.Context, domain string, fp signet.Fingerprint) (*signet.Signet, error) {
+func (t *transfer) originSignet(ctx context.Context, destination, domain string, fp signet.Fingerprint) (*signet.Signet, error) {
 	ctx, cancel := context.WithTimeout(ctx, t.ss.s.c.Timeouts.Origin)
 	defer cancel()
-	org, err := t.ss.s.c.Origins.OriginSignet(ctx, domain, fp, t.ss.v.mayAsk)
+	org, err := t.ss.s.c.Origins.OriginSignet(ctx, destination, domain, fp, t.ss.v.mayAsk)
 	if err != nil {
 		for _, known := range [...]error{ErrOriginGone, ErrOriginUnknown} {
 			if errors.Is(err, known) {

@@ -184,9 +184,13 @@ type forgetful struct {
 	n atomic.Int64
 }
 
-func (*forgetful) Message(context.Context, string, [64]byte) (Outcome, error) { return Outcome{}, nil }
-func (*forgetful) Accepted(context.Context, string, [64]byte) (bool, error)   { return false, nil }
-func (f *forgetful) Deliver(context.Context, *Incoming) error                 { f.n.Add(1); return nil }
+func (*forgetful) Message(context.Context, string, string, [64]byte) (Outcome, error) {
+	return Outcome{}, nil
+}
+func (*forgetful) Accepted(context.Context, string, string, [64]byte) (bool, error) {
+	return false, nil
+}
+func (f *forgetful) Deliver(context.Context, *Incoming) error { f.n.Add(1); return nil }
 
 // BenchmarkLoop delivers 10 KB messages over loopback TLS to a server with nothing behind it, on kept connections. The ratio is
 // to the bare work: the hashes, the key agreement, the signatures, and the octets through AES-GCM twice.

@@ -57,17 +57,17 @@ type OrganizationKey struct {
 // Origins finds verified organizational signets of other domains: the one with the crypto fingerprint, which need not be the
 // current one. Errors: ErrOriginUnavailable, ErrOriginGone, ErrOriginUnknown; any other counts as the first.
 //
-// It asks mayAsk before it goes to the network on behalf of the peer. When that says no it returns ErrOriginUnavailable.
+// The destination is our domain that the message is for. It asks mayAsk before it goes to the network on behalf of the peer. When that says no it returns ErrOriginUnavailable.
 type Origins interface {
-	OriginSignet(ctx context.Context, domain string, crypto signet.Fingerprint, mayAsk func() bool) (*signet.Signet, error)
+	OriginSignet(ctx context.Context, destination, domain string, crypto signet.Fingerprint, mayAsk func() bool) (*signet.Signet, error)
 }
 
-// Outcomes remembers what became of messages. The Deliverer writes what it reads.
+// Outcomes remembers what became of messages for a domain of ours. The Deliverer writes what it reads.
 type Outcomes interface {
 	// Message is what is recorded of a message id under an origin domain.
-	Message(ctx context.Context, origin string, id [64]byte) (Outcome, error)
+	Message(ctx context.Context, destination, origin string, id [64]byte) (Outcome, error)
 	// Accepted tells whether a message with this commit value was accepted under an origin domain.
-	Accepted(ctx context.Context, origin string, commit [64]byte) (bool, error)
+	Accepted(ctx context.Context, destination, origin string, commit [64]byte) (bool, error)
 }
 
 // An Outcome is what is recorded of a message.

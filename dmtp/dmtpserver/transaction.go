@@ -125,7 +125,7 @@ func (ss *session) known(ctx context.Context, commit dmtp.Token) (dmtp.Reply, bo
 	}
 	ctx, cancel := context.WithTimeout(ctx, ss.s.c.Timeouts.Lookup)
 	defer cancel()
-	accepted, err := ss.s.c.Outcomes.Accepted(ctx, ss.mail.Origin, value)
+	accepted, err := ss.s.c.Outcomes.Accepted(ctx, ss.rcpt.Destination, ss.mail.Origin, value)
 	if err != nil { // the same is asked again behind the message
 		ss.s.c.Log.LogAttrs(ctx, slog.LevelWarn, "dmtp outcomes", slog.Any("error", err))
 	}

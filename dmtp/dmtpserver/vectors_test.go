@@ -95,7 +95,7 @@ func (e *echo) Organization(context.Context, string) (*Organization, error) {
 	return &Organization{Keys: e.keys}, nil
 }
 
-func (e *echo) OriginSignet(context.Context, string, signet.Fingerprint, func() bool) (*signet.Signet, error) {
+func (e *echo) OriginSignet(context.Context, string, string, signet.Fingerprint, func() bool) (*signet.Signet, error) {
 	return e.origin, nil
 }
 

@@ -162,7 +162,7 @@ func (b *backend) Organization(_ context.Context, domain string) (*Organization,
 	return &Organization{Keys: []OrganizationKey{{b.bSignet, b.b.Encryption}, {b.bOldSignet, b.bOld.Encryption}}}, nil
 }
 
-func (b *backend) OriginSignet(_ context.Context, domain string, fp signet.Fingerprint, mayAsk func() bool) (*signet.Signet, error) {
+func (b *backend) OriginSignet(_ context.Context, _, domain string, fp signet.Fingerprint, mayAsk func() bool) (*signet.Signet, error) {
 	if b.ask && !mayAsk() {
 		return nil, ErrOriginUnavailable
 	}
@@ -175,13 +175,13 @@ func (b *backend) OriginSignet(_ context.Context, domain string, fp signet.Finge
 	return b.aSignet, nil
 }
 
-func (b *backend) Message(_ context.Context, _ string, id [64]byte) (Outcome, error) {
+func (b *backend) Message(_ context.Context, _, _ string, id [64]byte) (Outcome, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.outcomes[id], b.failing
 }
 
-func (b *backend) Accepted(_ context.Context, origin string, commit [64]byte) (bool, error) {
+func (b *backend) Accepted(_ context.Context, _, origin string, commit [64]byte) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return origin == "a.example" && b.commits[commit], b.failing

@@ -102,16 +102,18 @@ func (*directory) Organization(context.Context, string) (*dmtpserver.Organizatio
 	return nil, dmtpserver.ErrNotFound
 }
 
-func (*directory) OriginSignet(context.Context, string, signet.Fingerprint, func() bool) (*signet.Signet, error) {
+func (*directory) OriginSignet(context.Context, string, string, signet.Fingerprint, func() bool) (*signet.Signet, error) {
 	return nil, dmtpserver.ErrOriginUnknown
 }
 
-func (*directory) Message(context.Context, string, [64]byte) (dmtpserver.Outcome, error) {
+func (*directory) Message(context.Context, string, string, [64]byte) (dmtpserver.Outcome, error) {
 	return dmtpserver.Outcome{}, nil
 }
 
-func (*directory) Accepted(context.Context, string, [64]byte) (bool, error) { return false, nil }
-func (*directory) Deliver(context.Context, *dmtpserver.Incoming) error      { return dmtpserver.ErrRefused }
+func (*directory) Accepted(context.Context, string, string, [64]byte) (bool, error) {
+	return false, nil
+}
+func (*directory) Deliver(context.Context, *dmtpserver.Incoming) error { return dmtpserver.ErrRefused }
 
 func pair(t *testing.T) key.Pair {
 	t.Helper()
