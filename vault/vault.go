@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"time"
 )
@@ -159,3 +160,6 @@ type sumWriter interface {
 	io.Writer
 	Sum(b []byte) []byte
 }
+
+// NewDigester is NewDigest for what comes piece by piece.
+func NewDigester(name string) hash.Hash { return newDigester(name).(hash.Hash) }

@@ -39,6 +39,7 @@ var rules = []rule{
 	{"vault/audit", []string{"vault", "internal/safefile"}, []string{"net"}},
 	{"vault/archive", []string{"vault", "vault/audit", "vault/escrow", "dmtp/...", "internal/safefile"}, []string{"net"}},
 	{"vault/discovery", []string{"vault", "vault/archive", "vault/audit", "vault/escrow", "internal/safefile", "internal/killpoint"}, []string{"net"}},
+	{"vault/discovery/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact", "internal/killpoint"}, []string{"net"}},
 	{"vault/escrow", []string{"vault", "internal/safefile"}, []string{"net"}},
 	{"vault/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact", "internal/killpoint"}, nil},
 	{"appliance/config", nil, nil},

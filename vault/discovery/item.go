@@ -73,16 +73,22 @@ type Exhibit struct {
 	N      int          `json:"n"` // of the record, from 0
 	Kind   ExhibitKind  `json:"kind"`
 	Made   time.Time    `json:"made"`
-	Octets int64        `json:"octets"`
-	Digest vault.Digest `json:"-"` // SHA-512/256 of the sealed octets, which its leaf names
+	Digest vault.Digest `json:"-"` // SHA-512/256 of the sealed octets: its leaf's public is D("exhibit", kind u8 ‖ digest)
 	Leaf   ProvedLeaf   `json:"-"`
 }
 
 // A ProvedLeaf is a leaf of the log with the proof that it is in the tree of the case record's checkpoint.
 type ProvedLeaf struct {
-	Index  uint64
-	Octets []byte
-	Proof  []tlog.Hash
+	Index  uint64      `json:"index"`
+	Octets []byte      `json:"octets"`
+	Proof  []tlog.Hash `json:"proof"`
+}
+
+// An Event is a later leaf about a record, of a decision or an outcome, with what it commits to: D("leaf", Salt ‖ type ‖ Payload).
+type Event struct {
+	Leaf    ProvedLeaf
+	Salt    [32]byte
+	Payload []byte
 }
 
 // An Intake is what the log says of one record of an item, and what opens it: the leaf's public digest is
@@ -95,6 +101,7 @@ type Intake struct {
 	Wrap     []byte // DET1, the one that the case names (the first of them)
 	Salt     [32]byte
 	Envelope []byte // as stored
+	Events   []Event
 }
 
 // A CaseRecord is what proves how a case came to be open.

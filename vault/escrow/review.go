@@ -62,14 +62,8 @@ func (r Reviewer) Review(ctx context.Context, bundle io.Reader) (*Review, error)
 		return nil, err
 	}
 	v := &Review{Manifest: b.Manifest}
-	if err := r.checkCase(b); err != nil {
-		return nil, err
-	}
-	if v.Checkpoint, err = r.checkLog(b); err != nil {
-		return nil, err
-	}
-	names, err := b.names()
-	if err != nil {
+	var names map[Custodian]string
+	if v.Checkpoint, names, err = r.CheckHead(b); err != nil {
 		return nil, err
 	}
 	for _, c := range b.Manifest.Custodians {
@@ -94,6 +88,20 @@ func (r Reviewer) Review(ctx context.Context, bundle io.Reader) (*Review, error)
 	}
 	c.finish(v, r.Seen)
 	return v, nil
+}
+
+// CheckHead makes the checks that are about the whole case, steps 1 and 2, and returns the note's checkpoint and who the custodians
+// are. The entries are still to be checked.
+func (r Reviewer) CheckHead(b *BundleReader) (Checkpoint, map[Custodian]string, error) {
+	if err := r.checkCase(b); err != nil {
+		return Checkpoint{}, nil, err
+	}
+	cp, err := r.checkLog(b)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	names, err := b.names()
+	return cp, names, err
 }
 
 // checkCase is step 1: the manifest, and who asks.
@@ -196,7 +204,7 @@ func (r Reviewer) batch(b *BundleReader, n int, cp Checkpoint) ([]*Wrap, error) 
 		if err := w.checkLabel(r.Key); err != nil {
 			return nil, &EntryError{i, w.Label.Record, err}
 		}
-		if err := e.logged(b.Manifest.Entries[i], w, cp); err != nil {
+		if err := e.CheckLogged(b.Manifest.Entries[i], w, cp); err != nil {
 			return nil, &EntryError{i, w.Label.Record, err}
 		}
 		wraps = append(wraps, w)
@@ -207,8 +215,8 @@ func (r Reviewer) batch(b *BundleReader, n int, cp Checkpoint) ([]*Wrap, error) 
 	return wraps, nil
 }
 
-// logged checks that the log attests the record with this body and this wrap.
-func (e *BundleEntry) logged(m Entry, w *Wrap, cp Checkpoint) error {
+// CheckLogged checks that the log attests the record of w with this body and this wrap.
+func (e *BundleEntry) CheckLogged(m Entry, w *Wrap, cp Checkpoint) error {
 	bad := func(why string) error { return refuse(ErrLog, "leaf", "%s", why) }
 	l, err := vault.ParseLeaf(e.Leaf)
 	if err != nil || l.Type != vault.LeafIntake && l.Type != vault.LeafRewrap {

@@ -1,6 +1,8 @@
 package escrow
 
 import (
+	"slices"
+
 	"dimegate/vault"
 )
 
@@ -74,4 +76,25 @@ func (s *Sealer) SealRecord(key vault.Secret, l Label, shred ShredKey) (SealedKe
 		return SealedKey{}, err
 	}
 	return SealedKey{outer, w.digest}, nil
+}
+
+// CheckWraps checks wraps by many at once, as an officer's tool will, and returns the places of those that do not hold: what is damaged
+// must not go into a case, since one entry fails it whole.
+func CheckWraps(k *Key, wraps []*Wrap) []int {
+	var bad, places []int
+	var sound []*Wrap
+	for i, w := range wraps {
+		if w.checkLabel(k) != nil {
+			bad = append(bad, i)
+			continue
+		}
+		sound, places = append(sound, w), append(places, i)
+	}
+	for n := 0; n < len(sound); n += batchSize {
+		for _, i := range checkWraps(k, sound[n:min(n+batchSize, len(sound))]) {
+			bad = append(bad, places[n+i])
+		}
+	}
+	slices.Sort(bad)
+	return bad
 }

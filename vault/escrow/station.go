@@ -17,6 +17,9 @@ type Station struct {
 	Epoch    *Epoch
 	Manifest *Manifest
 	CaseKey  CaseKey
+
+	From   int               // entries before it are passed over: a run before this one had them
+	Faulty func(Blame) error // is told of each entry that the archive gave wrongly, in one order with the visits; may be nil
 }
 
 // A Blame says who is at fault, with what: an officer, or for an entry whoever keeps the archive.
@@ -68,7 +71,7 @@ func (s Station) Open(ctx context.Context, answers []Answer, wrap func(entry int
 		}
 	}
 	slices.SortFunc(r.officers, func(a, b *answering) int { return int(a.index) - int(b.index) })
-	for n := 0; n < len(s.Manifest.Entries); n += batchSize {
+	for n := s.From; n < len(s.Manifest.Entries); n += batchSize {
 		if err := ctx.Err(); err != nil {
 			return r.report, err
 		}
@@ -162,7 +165,7 @@ func (r *opening) refuse(i uint16, err error) {
 
 // batch opens count entries from n on.
 func (r *opening) batch(n, count int, wrap func(int) ([]byte, error), visit func(Opened) error) error {
-	wraps := r.wraps(n, count, wrap)
+	wraps, faults := r.wraps(n, count, wrap)
 	quorum, err := r.quorum(n, wraps)
 	if err != nil {
 		return err
@@ -178,6 +181,11 @@ func (r *opening) batch(n, count int, wrap func(int) ([]byte, error), visit func
 	u := make([]group.Element, len(quorum))
 	for i, w := range wraps {
 		if w == nil {
+			if r.Faulty != nil {
+				if err := r.Faulty(faults[n+i]); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		for j, o := range quorum {
@@ -200,8 +208,9 @@ func (r *opening) batch(n, count int, wrap func(int) ([]byte, error), visit func
 }
 
 // wraps reads and checks the wraps of a batch; nil where one is not usable, and listed.
-func (r *opening) wraps(n, count int, wrap func(int) ([]byte, error)) []*Wrap {
+func (r *opening) wraps(n, count int, wrap func(int) ([]byte, error)) ([]*Wrap, map[int]Blame) {
 	wraps := make([]*Wrap, count)
+	faults := map[int]Blame{}
 	var good []*Wrap
 	var places []int
 	blame := func(i int, err error) {
@@ -210,7 +219,7 @@ func (r *opening) wraps(n, count int, wrap func(int) ([]byte, error)) []*Wrap {
 			b.Record = wraps[i].Label.Record
 		}
 		r.report.Unopenable = append(r.report.Unopenable, b)
-		wraps[i] = nil
+		wraps[i], faults[n+i] = nil, b
 	}
 	for i := range wraps {
 		octets, err := wrap(n + i)
@@ -232,7 +241,7 @@ func (r *opening) wraps(n, count int, wrap func(int) ([]byte, error)) []*Wrap {
 	for _, b := range checkWraps(r.Key, good) {
 		blame(places[b], refuse(ErrProof, "wrap", "was changed, or not sealed under this label"))
 	}
-	return wraps
+	return wraps, faults
 }
 
 // quorum finds the lowest officers whose partials for a batch hold. Who gives one false partial is refused with all of his.
