@@ -44,6 +44,10 @@ var Table = map[string]Rule{
 	"audit reconcile":  {Roles: []Role{Operator, Security, Auditor, Privacy}},
 	"audit prove":      {Roles: []Role{Security, Compliance, Auditor, Privacy}},
 
+	"hold add":     {Roles: []Role{Compliance}},
+	"hold list":    {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
+	"hold release": {Roles: []Role{Compliance}},
+
 	"init": {Roles: []Role{Security}}, // of what an installation has not yet; before there is a vault, anyone
 
 	"keys list":          {Roles: []Role{Operator, Security, Auditor, Privacy}},

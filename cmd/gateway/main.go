@@ -49,6 +49,7 @@ var commands = []command{
 	sealsCommand,
 	escrowCommand,
 	officerCommand,
+	holdCommand,
 	policyCommand,
 	queueCommand,
 	auditCommand,
