@@ -30,8 +30,12 @@ func (a *Appliance) EncryptionKey(ctx context.Context, domain, address string) (
 	return t.vault.UserEncryption(ctx, address, len(all))
 }
 
-// LayerKeys opens the current keys of the alternate layer of one of our addresses, for the same; none for a domain.
+// LayerKeys opens the current keys of the alternate layer of one of our addresses, for the same; none for a domain, whose address
+// is empty.
 func (a *Appliance) LayerKeys(ctx context.Context, address string) ([]message.LayerKey, error) {
+	if address == "" {
+		return nil, nil
+	}
 	t, err := a.tenants.named(address)
 	if err != nil {
 		return nil, err
