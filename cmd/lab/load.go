@@ -48,10 +48,15 @@ func labUser(session int, domain string) string { return fmt.Sprintf("m%d@%s", s
 
 // message makes the next message of a session and returns its number.
 func (g *generator) message(session int) (int64, []byte) {
+	return g.mail(labUser(session, "alpha.test"), labUser(session, "bravo.test"))
+}
+
+// mail makes the next message, between anybody.
+func (g *generator) mail(from, to string) (int64, []byte) {
 	id := g.next.Add(1)
 	return id, fmt.Appendf(nil, "From: <%s>\r\nTo: <%s>\r\nSubject: Message %d of the load\r\nDate: %s\r\nMessage-ID: <%d.load@alpha.test>\r\n"+
 		idField+"%d\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n%s"+endLine,
-		labUser(session, "alpha.test"), labUser(session, "bravo.test"), id, time.Now().Format(time.RFC1123Z), id, id, g.text)
+		from, to, id, time.Now().Format(time.RFC1123Z), id, id, g.text)
 }
 
 // numberOf finds the number of a whole message of a generator; 0 for what is none or was cut short.

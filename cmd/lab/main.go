@@ -31,6 +31,7 @@ var commands = []command{
 	{"up", "", "start the two organisations and print where everything is, until Ctrl-C (as root: Postfix and Dovecot want it)", runUp},
 	leakCommand,
 	crashCommand,
+	enrolCommand,
 	escrowCommand,
 	benchCommand,
 	soakCommand,
