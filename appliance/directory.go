@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"dimegate/dmtp/dmtpserver"
+	"dimegate/dmtp/signet"
 	"dimegate/trustful"
 )
 
@@ -23,11 +24,14 @@ func (all organizations) Organization(_ context.Context, domain string) (*dmtpse
 	}
 	shown := &dmtpserver.Organization{}
 	for _, k := range o.encryption {
-		for i := len(o.signets) - 1; i >= 0; i-- { // the newest that shows the key
-			if o.signets[i].EncryptionKey() == k.Public() {
-				shown.Keys = append(shown.Keys, dmtpserver.OrganizationKey{Signet: o.signets[i], Key: k})
-				break
+		var all []*signet.Signet // that show the key, the newest last
+		for _, s := range o.signets {
+			if s.EncryptionKey() == k.Public() {
+				all = append(all, s)
 			}
+		}
+		if n := len(all) - 1; n >= 0 {
+			shown.Keys = append(shown.Keys, dmtpserver.OrganizationKey{Signet: all[n], Past: all[:n], Key: k})
 		}
 	}
 	return shown, nil

@@ -55,16 +55,22 @@ type site struct {
 // newWorld makes the names of some domains, with no gateway yet. Each has its DX at dx.<domain>.
 func newWorld(t *testing.T, domains ...string) *world {
 	t.Helper()
+	return newWorldUntil(t, time.Time{}, domains...)
+}
+
+// newWorldUntil is a world whose names are signed until then, for clocks that run ahead.
+func newWorldUntil(t *testing.T, then time.Time, domains ...string) *world {
+	t.Helper()
 	w := &world{t: t}
 	udp, tcp, err := zone.Listen("127.0.0.1:0")
 	check(t, err)
 	w.resolver = udp.LocalAddr().String()
-	var zones []zone.Zone
+	zones := []zone.Zone{{Name: ".", Algorithm: dns.ECDSAP256SHA256, Expiration: then}, {Name: "example", Algorithm: dns.ECDSAP256SHA256, Expiration: then}}
 	for i, d := range domains {
 		s := &site{world: w, domain: d, host: "dx." + d, dx: netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})}
 		s.records = []string{"dx A " + s.dx.String()}
 		w.sites = append(w.sites, s)
-		zones = append(zones, zone.Zone{Name: d, Algorithm: dns.ECDSAP256SHA256, Records: s.records})
+		zones = append(zones, zone.Zone{Name: d, Algorithm: dns.ECDSAP256SHA256, Records: s.records, Expiration: then})
 	}
 	w.tree, err = zone.New(netip.MustParseAddr("127.0.0.1"), zones...)
 	check(t, err)
@@ -129,7 +135,9 @@ func (s *site) run(o Options) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	o.Dial = s.world.dial
+	if o.Dial == nil {
+		o.Dial = s.world.dial
+	}
 	var err error
 	s.gateway, err = Open(t.Context(), s.config, o)
 	check(t, err)

@@ -51,6 +51,7 @@ type Organization struct {
 // destroy it.
 type OrganizationKey struct {
 	Signet *signet.Signet
+	Past   []*signet.Signet // that showed it before: others cache them
 	Key    key.Encryption
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"dimegate/dmtp"
@@ -61,15 +62,9 @@ func (ss *session) rcptTo(ctx context.Context, c dmtp.Rcpt) dmtp.Reply {
 
 // shows tells whether a fingerprint is one of a signet whose key is still held.
 func (o *Organization) shows(t dmtp.Token) bool {
-	want, ok := t.Octets()
-	if !ok {
-		return false
-	}
 	for _, k := range o.Keys {
-		for _, f := range forms {
-			if fp, err := k.Signet.Fingerprint(f); err == nil && fp == want {
-				return true
-			}
+		if i, _ := find(append(slices.Clip(k.Past), k.Signet), t); i >= 0 {
+			return true
 		}
 	}
 	return false

@@ -159,7 +159,7 @@ func (b *backend) Organization(_ context.Context, domain string) (*Organization,
 	case b.failing != nil:
 		return nil, b.failing
 	}
-	return &Organization{Keys: []OrganizationKey{{b.bSignet, b.b.Encryption}, {b.bOldSignet, b.bOld.Encryption}}}, nil
+	return &Organization{Keys: []OrganizationKey{{Signet: b.bSignet, Key: b.b.Encryption}, {Signet: b.bOldSignet, Key: b.bOld.Encryption}}}, nil
 }
 
 func (b *backend) OriginSignet(_ context.Context, _, domain string, fp signet.Fingerprint, mayAsk func() bool) (*signet.Signet, error) {
