@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dimegate/vault/audit"
+	"dimegate/vault/backup"
 )
 
 // Run serves until ctx ends, and then ends the sessions in order. It returns nil after a clean stop, or the first fault
@@ -100,8 +101,24 @@ func (t *tenant) sweepOnce(ctx context.Context) {
 		t.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
 	}
 	t.sweepExchange(ctx)
+	t.keepBackupKeys(ctx)
 	if err := t.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
 		t.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
+	}
+}
+
+// keepBackupKeys destroys the backups' keys that have had their life, and brings there what a restore must know.
+func (t *tenant) keepBackupKeys(ctx context.Context) {
+	folder := t.config.Backup.KeysFolder
+	if folder == "" {
+		return
+	}
+	n, err := backup.Keep(ctx, t.vault.Vault, folder, t.Now())
+	if err != nil && ctx.Err() == nil {
+		t.Log.Error("backup.keys_folder: what a restore must know could not be kept there; it is tried again in an hour", "folder", folder, "error", err)
+	}
+	if n > 0 {
+		t.Log.Info("backups' keys destroyed after 30 days", "count", n)
 	}
 }
 

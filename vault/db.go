@@ -47,6 +47,9 @@ type Vault struct {
 	archive ID
 	owner   ID // this opening, in leases
 
+	restores   int   // how often it was made from a backup
+	restoredAt int64 // with how many leaves, the last time
+
 	lock  *os.File
 	file  os.FileInfo // the database, as it was opened
 	write writer
@@ -130,6 +133,9 @@ func (v *Vault) start(ctx context.Context, owner bool) error {
 		return fmt.Errorf("%w: archive id", ErrCorrupt)
 	}
 	v.archive = ID(id)
+	if err := v.readRestores(ctx); err != nil {
+		return err
+	}
 	if !owner {
 		return nil
 	}

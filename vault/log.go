@@ -55,6 +55,10 @@ const (
 	// A seal was added or removed, or a role's root key replaced. Subject: of the role. Public: zeros.
 	LeafSeal LeafType = 80
 
+	// The vault was made from a backup: the leaves behind this one are not those that stood there before. Subject: the backup.
+	// Public: zeros.
+	LeafRestored LeafType = 81
+
 	// Who has which role, all of it. Subject: one for all. Public: zeros.
 	LeafRoles LeafType = 96
 	// Somebody looked at addresses. Subject: random. Public: zeros.
@@ -75,7 +79,7 @@ var leafNames = map[LeafType]string{
 	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
-	LeafTrust: "trust", LeafSeal: "seal",
+	LeafTrust: "trust", LeafSeal: "seal", LeafRestored: "restored",
 	LeafRoles: "roles", LeafLook: "look",
 	LeafCaseAsked: "case asked for", LeafHoldPlaced: "hold placed", LeafHoldEnded: "hold ended",
 }

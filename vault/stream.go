@@ -28,6 +28,7 @@ const (
 	PartLayer     Part = 10 // a user's keys of the alternate layer
 	PartCase      Part = 16 // what a case is about, a file of it, a hold
 	PartStation   Part = 17 // what a discovery station keeps of a case
+	PartBackup    Part = 20 // the wraps of a backup
 )
 
 // A sealed stream:

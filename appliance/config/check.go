@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +76,9 @@ func (c *Config) Check() error {
 	c.Queue.check(k.at("queue."))
 	c.Audit.check(k.at("audit."))
 	c.Keys.check(k.at("keys."))
+	if f := c.Backup.KeysFolder; f != "" && (f == c.Vault.Folder || strings.HasPrefix(f, c.Vault.Folder+string(filepath.Separator))) {
+		k.bad("backup.keys_folder", "%s lies in the vault's folder: name one on other storage, which survives the loss of this one", f)
+	}
 	c.checkHealth(k.at("health."))
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")

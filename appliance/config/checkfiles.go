@@ -37,6 +37,13 @@ func (c *Config) CheckFiles() error {
 	for i, f := range c.TLS.CRLFiles {
 		plainFile(k, fmt.Sprintf("tls.crl_files[%d]", i+1), f)
 	}
+	if f := c.Backup.KeysFolder; f != "" {
+		if st, err := os.Stat(f); err != nil {
+			k.bad("backup.keys_folder", "%s: %s: mount it, or make it with mode 0700", f, reason(err))
+		} else if !st.IsDir() || st.Mode().Perm()&0o077 != 0 {
+			k.bad("backup.keys_folder", "%s: is no folder of this user's alone: chmod 700 %s", f, f)
+		}
+	}
 	for _, s := range []struct {
 		key  string
 		seal Seal

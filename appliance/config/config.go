@@ -38,6 +38,7 @@ type Config struct {
 	Queue         Queue          `toml:"queue"`
 	Audit         Audit          `toml:"audit"`
 	Keys          Keys           `toml:"keys"`
+	Backup        Backup         `toml:"backup"`
 	Health        Health         `toml:"health"`
 	Log           Log            `toml:"log"`
 }
@@ -241,6 +242,11 @@ type Keys struct {
 	RotateSecondaryAfter time.Duration `toml:"rotate_secondary_after"` // then a domain's secondary key gets a successor; default 8760h, at least 2160h; 0: never
 }
 
+// Backup is the [backup] table.
+type Backup struct {
+	KeysFolder string `toml:"keys_folder"` // of the backups' keys and the erasure ledger, on other storage than the backups; default none: no backups
+}
+
 // Health is the [health] table: /livez and /readyz, on loopback only.
 type Health struct {
 	Listen string `toml:"listen"` // default 127.0.0.1:8026; empty: none
@@ -430,6 +436,7 @@ func (c *Config) Resolve(folder string) {
 		at(folder, &s.TransitTokenFile, "")
 		at(folder, &s.TransitCAFile, "")
 	}
+	at(folder, &c.Backup.KeysFolder, "")
 	at(folder, &c.Policy.SmartHostAuthFile, "")
 	at(folder, &c.Handoff.AuthFile, "")
 	for i := range c.Policy.Journal {

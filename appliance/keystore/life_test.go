@@ -28,7 +28,11 @@ const day = 24 * time.Hour
 
 func newHouse(t testing.TB, domain string, now *time.Time, peers map[string]*house) *house {
 	t.Helper()
-	v := newVault(t)
+	return houseOn(t, newVault(t), domain, now, peers)
+}
+
+func houseOn(t testing.TB, v *vault.Vault, domain string, now *time.Time, peers map[string]*house) *house {
+	t.Helper()
 	if _, err := keystore.CreateOrganization(t.Context(), v, domain, "", *now); err != nil {
 		t.Fatal(err)
 	}

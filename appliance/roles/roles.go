@@ -44,9 +44,11 @@ var Table = map[string]Rule{
 	"audit reconcile":  {Roles: []Role{Operator, Security, Auditor, Privacy}},
 	"audit prove":      {Roles: []Role{Security, Compliance, Auditor, Privacy}},
 
-	"hold add":     {Roles: []Role{Compliance}},
-	"hold list":    {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
-	"hold release": {Roles: []Role{Compliance}},
+	"hold add":       {Roles: []Role{Compliance}},
+	"hold list":      {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
+	"hold release":   {Roles: []Role{Compliance}},
+	"backup create":  {Roles: []Role{Operator, Security}},
+	"backup restore": {Roles: []Role{Security}}, // where there is a vault it is refused anyhow
 
 	"init": {Roles: []Role{Security}}, // of what an installation has not yet; before there is a vault, anyone
 

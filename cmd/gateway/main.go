@@ -53,6 +53,7 @@ var commands = []command{
 	policyCommand,
 	queueCommand,
 	auditCommand,
+	backupCommand,
 	rolesCommand,
 	witnessCommand,
 	versionCommand,

@@ -128,7 +128,7 @@ func (a *Archive) ProveGrowth(_ context.Context, old, size int64) ([]tlog.Hash, 
 	return tlog.ProveTree(size, old, a)
 }
 
-func (a *Archive) logKey() (*audit.Key, error) { return audit.NewKey(audit.Origin(a.ID), a.LogSeed) }
+func (a *Archive) logKey() (*audit.Key, error) { return audit.NewKey(audit.Origin(a.ID, 0), a.LogSeed) }
 
 // Trust is whom an officer is told to believe.
 func (a *Archive) Trust() (escrow.Trust, error) {
@@ -259,7 +259,7 @@ func (a *Archive) manifest(o Order) (*Case, *escrow.Manifest, error) {
 	}
 	m := &escrow.Manifest{Suite: o.Key.Suite(), Purpose: o.Key.Purpose, Case: vault.RandomID(), Archive: a.ID, Key: o.Key.ID(), Epoch: o.Epoch.Digest(),
 		Opened: o.Opened.Truncate(time.Second), Expires: o.Opened.Add(o.Life).Truncate(time.Second), First: o.First, Last: o.Last, Requester: o.Requester, Basis: o.Basis,
-		CaseKey: c.CaseKey.Public(), LogOrigin: audit.Origin(a.ID), LogSize: uint64(size), LogRoot: root, Classes: []uint16{o.Class}}
+		CaseKey: c.CaseKey.Public(), LogOrigin: audit.Origin(a.ID, 0), LogSize: uint64(size), LogRoot: root, Classes: []uint16{o.Class}}
 	names := map[escrow.Custodian]escrow.CustodianName{}
 	for _, address := range o.Custodians {
 		n := a.Custodian(address)

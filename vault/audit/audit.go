@@ -28,6 +28,7 @@ import (
 // A Source is where the log rests; *vault.Vault is one.
 type Source interface {
 	Archive() vault.ID
+	Restored() (times int, size int64)
 	LogSize(ctx context.Context) (int64, error)
 	LogExtent(ctx context.Context) (leaves, hashes int64, err error)
 	LogHashes(ctx context.Context, indexes []int64) ([]tlog.Hash, error)
@@ -39,8 +40,28 @@ type Source interface {
 	CosignCheckpoint(ctx context.Context, size int64, line []byte) error
 }
 
-// Origin is the name of a vault's log, in checkpoints and in its key.
-func Origin(archive vault.ID) string { return "dimegate/" + archive.String() }
+// Origin is the name of an archive's log, in checkpoints and in its key. After a restore the log has another one: what stood
+// behind the backup's end has been seen by witnesses and officers, and a log that grows there anew is not the same.
+func Origin(archive vault.ID, restores int) string {
+	origin := "dimegate/" + archive.String()
+	if restores > 0 {
+		origin += "/" + strconv.Itoa(restores)
+	}
+	return origin
+}
+
+// ofArchive tells whether an origin is one of an archive's.
+func ofArchive(origin string, archive vault.ID) bool {
+	rest, ok := strings.CutPrefix(origin, Origin(archive, 0))
+	n, err := strconv.Atoi(strings.TrimPrefix(rest, "/"))
+	return ok && (rest == "" || err == nil && origin == Origin(archive, n))
+}
+
+// originOf is the name that a log has now.
+func originOf(src Source) string {
+	times, _ := src.Restored()
+	return Origin(src.Archive(), times)
+}
 
 // A Key signs checkpoints: C2SP signed notes with Ed25519.
 type Key struct {
@@ -82,7 +103,7 @@ func VaultKey(ctx context.Context, v *vault.Vault) (*Key, error) {
 	defer s.Destroy()
 	seed := s.Octets()
 	defer clear(seed)
-	return NewKey(Origin(v.Archive()), seed)
+	return NewKey(originOf(v), seed)
 }
 
 // A Tree is what a checkpoint says.

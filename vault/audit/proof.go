@@ -55,7 +55,7 @@ func (p Proof) Check(verifier string) (vault.Leaf, Tree, error) {
 	if err != nil {
 		return vault.Leaf{}, Tree{}, &Fault{Leaf: p.Index, Reason: "is not a leaf"}
 	}
-	if Origin(l.Archive) != t.Origin {
+	if !ofArchive(t.Origin, l.Archive) {
 		return vault.Leaf{}, Tree{}, &Fault{Leaf: p.Index, Reason: fmt.Sprintf("is of another log than the checkpoint, which is of %q", t.Origin)}
 	}
 	if len(p.Hashes) > maxProof || p.Index < 0 || p.Index >= t.Size {

@@ -84,9 +84,15 @@ type verification struct {
 }
 
 func (v *verification) checkOrigins() error {
+	_, restoredAt := v.src.Restored()
 	for _, t := range v.kept {
-		if origin := Origin(v.src.Archive()); t.Origin != origin {
+		switch origin := originOf(v.src); {
+		case t.Origin == origin:
+		case !ofArchive(t.Origin, v.src.Archive()):
 			return &Fault{Leaf: -1, Reason: fmt.Sprintf("the checkpoint is of the log %q, this is %q", t.Origin, origin)}
+		case t.Size > restoredAt:
+			return &Fault{Leaf: restoredAt, Reason: fmt.Sprintf("the log was restored from a backup that ends before it; of the leaves of the checkpoint %d are not in that: "+
+				"they are attested where %q was witnessed", t.Size-restoredAt, t.Origin)}
 		}
 	}
 	return nil
@@ -217,7 +223,7 @@ func (v *verification) checkpoint(c vault.Checkpoint) error {
 	if err != nil {
 		return &Fault{Leaf: -1, Reason: fmt.Sprintf("the checkpoint of %d leaves is not signed by the log's key", c.Size)}
 	}
-	if t.Size != c.Size || t.Origin != Origin(v.src.Archive()) {
+	if t.Size != c.Size || t.Origin != originOf(v.src) {
 		return &Fault{Leaf: -1, Reason: fmt.Sprintf("the checkpoint of %d leaves is another's", c.Size)}
 	}
 	if err := v.same(t, v.r.Signed); err != nil {
