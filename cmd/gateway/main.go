@@ -50,6 +50,7 @@ var commands = []command{
 	escrowCommand,
 	officerCommand,
 	holdCommand,
+	evidenceCommand,
 	policyCommand,
 	queueCommand,
 	auditCommand,

@@ -48,6 +48,9 @@ type Record struct {
 	Plain  []byte
 	Sealed []byte
 	Wraps  [][]byte // DET1, one for each custodian
+
+	Salt     [32]byte // of the leaf's commitment
+	Envelope []byte   // that it commits to
 }
 
 // New makes an archive with nothing in it.
@@ -166,7 +169,7 @@ func (a *Archive) Custodian(address string) escrow.CustodianName {
 func (a *Archive) Seal(s *escrow.Sealer, plain []byte, class uint16, now time.Time, custodians ...string) error {
 	key := vault.NewSecret()
 	defer key.Destroy()
-	r := Record{ID: vault.RandomID(), Plain: plain}
+	r := Record{ID: vault.RandomID(), Plain: plain, Salt: [32]byte(random(32)), Envelope: []byte("to: " + strings.Join(custodians, ", "))}
 	r.Sealed = vault.SealOctets(key, vault.PartBody, r.ID[:], plain)
 	body := vault.Digest(sha512.Sum512_256(r.Sealed))
 	var digests []vault.Digest
@@ -178,8 +181,10 @@ func (a *Archive) Seal(s *escrow.Sealer, plain []byte, class uint16, now time.Ti
 		}
 		r.Wraps, digests = append(r.Wraps, w.Octets()), append(digests, w.Digest())
 	}
+	octets, envelope := vault.NewDigest("octets", plain), vault.NewDigest("envelope", r.Envelope)
+	commitment := vault.Opening{Salt: r.Salt, Payload: slices.Concat(octets[:], envelope[:])}.Commit(vault.LeafIntake)
 	var err error
-	r.Leaf, err = a.Append(vault.Leaf{Type: vault.LeafIntake, Time: now, Subject: r.ID, Public: vault.IntakePublic(body, digests)})
+	r.Leaf, err = a.Append(vault.Leaf{Type: vault.LeafIntake, Time: now, Subject: r.ID, Public: vault.IntakePublic(body, digests), Commitment: commitment})
 	a.Records = append(a.Records, r)
 	return err
 }
@@ -203,6 +208,7 @@ type Order struct {
 type Case struct {
 	File    escrow.CaseFile
 	CaseKey escrow.CaseKey
+	Signing escrow.SigningKey // the requester's
 	Entries []Entry
 
 	slipped *Record // an entry that is no record of the archive's
@@ -229,7 +235,7 @@ func (a *Archive) Open(o Order) (*Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.RequesterKey = requester.Public()
+	m.RequesterKey, c.Signing = requester.Public(), requester
 	if c.File.Manifest, err = escrow.NewManifest(*m); err != nil {
 		return nil, err
 	}

@@ -246,6 +246,11 @@ func (m *Manifest) Check(k *Key, e *Epoch, now time.Time) error {
 	return nil
 }
 
+// Find is the place of an entry.
+func (m *Manifest) Find(leaf uint64, wrap vault.Digest) (n int, ok bool) {
+	return slices.BinarySearchFunc(m.Entries, Entry{leaf, wrap}, compareEntries)
+}
+
 // CheckWrap refuses a wrap that is not entry n or lies outside the bounds of the case.
 func (m *Manifest) CheckWrap(n int, w *Wrap) error {
 	bad := func(why string) error { return refuse(ErrScope, "wrap", "%s", why) }

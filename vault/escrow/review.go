@@ -63,7 +63,7 @@ func (r Reviewer) Review(ctx context.Context, bundle io.Reader) (*Review, error)
 	}
 	v := &Review{Manifest: b.Manifest}
 	var names map[Custodian]string
-	if v.Checkpoint, names, err = r.CheckHead(b); err != nil {
+	if v.Checkpoint, names, err = r.CheckHead(&b.Bundle); err != nil {
 		return nil, err
 	}
 	for _, c := range b.Manifest.Custodians {
@@ -90,9 +90,9 @@ func (r Reviewer) Review(ctx context.Context, bundle io.Reader) (*Review, error)
 	return v, nil
 }
 
-// CheckHead makes the checks that are about the whole case, steps 1 and 2, and returns the note's checkpoint and who the custodians
-// are. The entries are still to be checked.
-func (r Reviewer) CheckHead(b *BundleReader) (Checkpoint, map[Custodian]string, error) {
+// CheckHead makes the checks of steps 1 and 2 that need no entry: who asks for what, that the log attests the case, and who the
+// custodians are. It returns the checkpoint that everything of the case is proved under, and the custodians' addresses.
+func (r Reviewer) CheckHead(b *Bundle) (Checkpoint, map[Custodian]string, error) {
 	if err := r.checkCase(b); err != nil {
 		return Checkpoint{}, nil, err
 	}
@@ -105,7 +105,7 @@ func (r Reviewer) CheckHead(b *BundleReader) (Checkpoint, map[Custodian]string, 
 }
 
 // checkCase is step 1: the manifest, and who asks.
-func (r Reviewer) checkCase(b *BundleReader) error {
+func (r Reviewer) checkCase(b *Bundle) error {
 	if err := b.Manifest.Check(r.Key, r.Epoch, r.Now()); err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func CheckRequest(m *Manifest, st *Statement) error {
 }
 
 // checkLog is step 2 as far as it is about the case: the note, what it is consistent with, and the case's own leaf.
-func (r Reviewer) checkLog(b *BundleReader) (Checkpoint, error) {
+func (r Reviewer) checkLog(b *Bundle) (Checkpoint, error) {
 	m := b.Manifest
 	cp, err := r.Trust.Open(b.Note)
 	if err != nil {
@@ -151,7 +151,7 @@ func (r Reviewer) checkLog(b *BundleReader) (Checkpoint, error) {
 	if err != nil || l.Type != vault.LeafCaseOpened || l.Archive != m.Archive || l.Subject != m.Case || l.Public != m.digest || b.CaseIndex < m.LogSize {
 		return bad("the case's leaf is not this case's")
 	}
-	if b.CaseIndex >= uint64(cp.Size) || tlog.CheckRecord(b.CaseProof, cp.Size, cp.Root, int64(b.CaseIndex), tlog.RecordHash(b.CaseLeaf)) != nil {
+	if !cp.Has(b.CaseIndex, b.CaseLeaf, b.CaseProof) {
 		return bad("the case's leaf is not in the log")
 	}
 	return cp, nil
@@ -194,18 +194,9 @@ func (r Reviewer) batch(b *BundleReader, n int, cp Checkpoint) ([]*Wrap, error) 
 		if err != nil {
 			return nil, &EntryError{Entry: i, Err: err}
 		}
-		w, err := ParseWrap(e.Wrap)
+		w, err := r.CheckEntry(b.Manifest, i, e, cp)
 		if err != nil {
-			return nil, &EntryError{Entry: i, Err: err}
-		}
-		if err := b.Manifest.CheckWrap(i, w); err != nil {
-			return nil, &EntryError{i, w.Label.Record, err}
-		}
-		if err := w.checkLabel(r.Key); err != nil {
-			return nil, &EntryError{i, w.Label.Record, err}
-		}
-		if err := e.CheckLogged(b.Manifest.Entries[i], w, cp); err != nil {
-			return nil, &EntryError{i, w.Label.Record, err}
+			return nil, err
 		}
 		wraps = append(wraps, w)
 	}
@@ -213,6 +204,33 @@ func (r Reviewer) batch(b *BundleReader, n int, cp Checkpoint) ([]*Wrap, error) 
 		return nil, &EntryError{n + bad[0], wraps[bad[0]].Label.Record, refuse(ErrProof, "wrap", "was changed, or not sealed under this label")}
 	}
 	return wraps, nil
+}
+
+// CheckEntry makes the checks of steps 2 and 3 on entry n of a case: the wrap is the one that the manifest names and inside the
+// case's bounds, and the log attests its record with it. Its proof is for CheckWraps. Every error is an *EntryError.
+func (r Reviewer) CheckEntry(m *Manifest, n int, e *BundleEntry, cp Checkpoint) (*Wrap, error) {
+	w, err := ParseWrap(e.Wrap)
+	if err != nil {
+		return nil, &EntryError{Entry: n, Err: err}
+	}
+	if err := m.CheckWrap(n, w); err != nil {
+		return nil, &EntryError{n, w.Label.Record, err}
+	}
+	if err := w.checkLabel(r.Key); err != nil {
+		return nil, &EntryError{n, w.Label.Record, err}
+	}
+	if err := e.CheckLogged(m.Entries[n], w, cp); err != nil {
+		return nil, &EntryError{n, w.Label.Record, err}
+	}
+	return w, nil
+}
+
+// Consistent checks that old is a beginning of cp, by a proof that the bundle has.
+func (b *Bundle) Consistent(cp, old Checkpoint) error {
+	if b.consistent(cp, old) != nil {
+		return refuse(ErrLog, "log", "a tree of %d leaves is no part of the checkpoint's", old.Size)
+	}
+	return nil
 }
 
 // CheckLogged checks that the log attests the record of w with this body and this wrap.
@@ -231,7 +249,7 @@ func (e *BundleEntry) CheckLogged(m Entry, w *Wrap, cp Checkpoint) error {
 	if l.Public != vault.IntakePublic(w.Label.Body, slices.Clone(e.Wraps)) {
 		return bad("attests another body or other wraps")
 	}
-	if m.Leaf >= uint64(cp.Size) || tlog.CheckRecord(e.Proof, cp.Size, cp.Root, int64(m.Leaf), tlog.RecordHash(e.Leaf)) != nil {
+	if !cp.Has(m.Leaf, e.Leaf, e.Proof) {
 		return bad("is not in the log")
 	}
 	return nil

@@ -22,6 +22,7 @@ const (
 	Request       StatementKind = 6 // the requester asks for a case
 	DealShares    StatementKind = 7 // an officer deals in a change of officers
 	CloseCase     StatementKind = 8 // the requester, at the station: keys and partials are destroyed
+	Export        StatementKind = 9 // the requester, at the station: this left it, D("export", …)
 )
 
 // statementRules says, a row a kind, what it is called and which fields may be other than zero.
@@ -38,6 +39,7 @@ var statementRules = map[StatementKind]struct {
 	Request:       {name: "requests", requester: true, tree: true},
 	DealShares:    {name: "deals", extra: true},
 	CloseCase:     {name: "closes", requester: true, extra: true, tree: true},
+	Export:        {name: "exports", requester: true, extra: true, tree: true},
 }
 
 func (k StatementKind) String() string {

@@ -28,6 +28,11 @@ type Checkpoint struct {
 	Root   tlog.Hash
 }
 
+// Has reports whether a leaf is in the checkpoint's tree at an index, by a proof of RFC 6962 §2.1.1.
+func (c Checkpoint) Has(index uint64, leaf []byte, proof []tlog.Hash) bool {
+	return index < uint64(c.Size) && tlog.CheckRecord(proof, c.Size, c.Root, int64(index), tlog.RecordHash(leaf)) == nil
+}
+
 // maxNote bounds a checkpoint with its cosignatures.
 const maxNote = 0xffff
 
@@ -35,6 +40,14 @@ const maxNote = 0xffff
 func (t Trust) Check() error {
 	_, _, err := t.verifiers()
 	return err
+}
+
+// CheckLog says whether the log's key can be read.
+func (t Trust) CheckLog() error {
+	if _, err := note.NewVerifier(t.Log); err != nil {
+		return refuse(ErrLog, "trust", "the log's key is no verifier key")
+	}
+	return nil
 }
 
 func (t Trust) verifiers() (log note.Verifier, witnesses []note.Verifier, err error) {
@@ -79,6 +92,12 @@ func (t Trust) Open(signed []byte) (Checkpoint, error) {
 		return Checkpoint{}, refuse(ErrLog, "checkpoint", "is not cosigned by a trusted witness")
 	}
 	return parseCheckpoint(n.Text)
+}
+
+// ReadCheckpoint reads what a signed checkpoint says, whoever signed it: see Open.
+func ReadCheckpoint(signed []byte) (Checkpoint, error) {
+	text, _, _ := strings.Cut(string(signed), "\n\n")
+	return parseCheckpoint(text + "\n")
 }
 
 func parseCheckpoint(text string) (Checkpoint, error) {

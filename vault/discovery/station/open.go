@@ -159,7 +159,7 @@ func (o *opening) check(now time.Time) error {
 		}
 	}
 	r := escrow.Reviewer{Key: c.Key, Epoch: o.epoch, Trust: o.station.trust(), Now: func() time.Time { return now }}
-	if o.at, o.names, err = r.CheckHead(b); err != nil {
+	if o.at, o.names, err = r.CheckHead(&b.Bundle); err != nil {
 		return err
 	}
 	o.bundle = b
