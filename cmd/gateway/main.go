@@ -49,6 +49,7 @@ var commands = []command{
 	sealsCommand,
 	escrowCommand,
 	officerCommand,
+	caseCommand,
 	holdCommand,
 	evidenceCommand,
 	policyCommand,

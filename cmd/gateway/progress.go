@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -16,6 +17,7 @@ type progress struct {
 	done, total int64
 	next        time.Time
 	shown       bool
+	mu          sync.Mutex // of reach
 }
 
 func newProgress(std stdio, what string, total int64) *progress {
@@ -49,4 +51,12 @@ func (p *progress) end() {
 	if p.shown {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
+}
+
+// reach says how far it has come, of how much.
+func (p *progress) reach(done, total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total = int64(total)
+	p.add(int64(done) - p.done)
 }

@@ -122,22 +122,27 @@ func pluginUI(std stdio) *plugin.ClientUI {
 
 // unlock opens an officer's keys with what protects them.
 func unlock(std stdio, d *officer.Desk, passphraseFile string) (*officer.Keys, error) {
-	if d.Token() != "" {
-		id, err := plugin.NewIdentity(d.Token(), pluginUI(std))
+	id, err := unlockWith(std, d.Token(), passphraseFile)
+	if err != nil {
+		return nil, err
+	}
+	return d.Unlock(id)
+}
+
+// unlockWith is what opens a folder's keys: its token, or the passphrase when there is none.
+func unlockWith(std stdio, token, passphraseFile string) (age.Identity, error) {
+	if token != "" {
+		id, err := plugin.NewIdentity(token, pluginUI(std))
 		if err != nil {
 			return nil, errors.New("the token's identity cannot be read")
 		}
-		return d.Unlock(id)
+		return id, nil
 	}
 	p, err := passphrase(std, passphraseFile, false)
 	if err != nil {
 		return nil, err
 	}
-	id, err := age.NewScryptIdentity(p)
-	if err != nil {
-		return nil, err
-	}
-	return d.Unlock(id)
+	return age.NewScryptIdentity(p)
 }
 
 // confirm asks the person before anything is signed. What he agrees to has been shown.

@@ -35,6 +35,7 @@ type Message struct {
 	Class      uint16
 	Custodians []string
 	Direction  vault.Kind
+	Stored     []byte // the envelope as it rests, in place of Envelopes in the form that Envelopes reads
 }
 
 // A World is everything around a case. Requester is rita@example.org.
@@ -67,6 +68,12 @@ type sealed struct {
 	wraps    [][]byte
 }
 
+// Passphrase opens the station's keys.
+const Passphrase = "five words by chance here"
+
+// Folder is the station's.
+func (w *World) Folder() string { return filepath.Join(w.dir, "station") }
+
 // New makes a world with an empty station.
 func New(t testing.TB) *World {
 	t.Helper()
@@ -84,10 +91,11 @@ func New(t testing.TB) *World {
 		w.attestations = append(w.attestations, must(escrow.Statement{Kind: escrow.AttestShare, Index: o.Index, Time: w.Now, Subject: w.Epoch.Digest()}.Sign(w.signing[o.Index]))(t))
 	}
 	w.sealer = must(escrow.NewSealer(w.Key, []*escrow.Epoch{w.Epoch}, w.attestations))(t)
-	id := must(age.GenerateX25519Identity())(t)
-	w.identity = id
+	to := must(age.NewScryptRecipient(Passphrase))(t)
+	to.SetWorkFactor(8)
+	w.identity = must(age.NewScryptIdentity(Passphrase))(t)
 	trust := must(w.Archive.Trust())(t)
-	w.Station = must(station.Create(filepath.Join(w.dir, "station"), "rita@example.org", trust, officer.Lock{To: id.Recipient()}))(t)
+	w.Station = must(station.Create(w.Folder(), "rita@example.org", trust, officer.Lock{To: to}))(t)
 	return w
 }
 
@@ -147,7 +155,10 @@ func (w *World) Seal(t testing.TB, m Message) {
 	key := vault.NewSecret()
 	defer key.Destroy()
 	id := vault.NewID(w.Now)
-	envelope := must(json.Marshal(m.Envelopes))(t)
+	envelope := m.Stored
+	if envelope == nil {
+		envelope = must(json.Marshal(m.Envelopes))(t)
+	}
 	var o vault.Opening
 	rand.Read(o.Salt[:])
 	octets, env := vault.NewDigest("octets", m.Octets), vault.NewDigest("envelope", envelope)

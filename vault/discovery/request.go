@@ -74,7 +74,7 @@ type selectionFile struct {
 const selectionFormat = "dimegate-selection-v1"
 
 // MaxSelection bounds a selection file.
-const MaxSelection = 2 * escrow.MaxManifest
+const MaxSelection int64 = int64(2 * escrow.MaxManifest)
 
 // Octets is the selection file, JSON.
 func (s Selection) Octets() ([]byte, error) {

@@ -164,7 +164,7 @@ func (s *Station) loadSigned() error {
 	if s.statement, err = escrow.ParseStatement(b); err != nil {
 		return err
 	}
-	if b, err = safefile.Read(s.path(selectionFile), discovery.MaxSelection); err != nil {
+	if b, err = safefile.Read(s.path(selectionFile), int(discovery.MaxSelection)); err != nil {
 		return err
 	}
 	if s.selection, err = discovery.ParseSelection(b); err != nil {

@@ -1,0 +1,7 @@
+package main
+
+var caseCommand = command{
+	name:    "case",
+	summary: "cases over archived mail",
+	sub:     []command{caseStationCommand},
+}
