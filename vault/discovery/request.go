@@ -120,6 +120,8 @@ type Closing struct {
 	Opened     []uint64     // leaf indexes, ascending
 	Unopenable []uint64     // of entries that the archive gave wrongly
 	Export     vault.Digest // D("export", manifest of the export); zero when nothing was exported
+	Access     vault.Digest // head of the mailbox's access record; zero when there was no mailbox
+	Accesses   int          // entries of it
 }
 
 type closingFile struct {
@@ -128,6 +130,8 @@ type closingFile struct {
 	Opened     []uint64 `json:"opened"`
 	Unopenable []uint64 `json:"unopenable"`
 	Export     string   `json:"export"`
+	Access     string   `json:"access"`
+	Accesses   int      `json:"accesses"`
 }
 
 const closingFormat = "dimegate-closing-v1"
@@ -146,7 +150,8 @@ func OpenedDigest(leaves []uint64) vault.Digest {
 
 // Octets is the closing file, JSON.
 func (c Closing) Octets() ([]byte, error) {
-	return json.Marshal(closingFile{closingFormat, c.Statement.Octets(), c.Opened, c.Unopenable, hex.EncodeToString(c.Export[:])})
+	return json.Marshal(closingFile{closingFormat, c.Statement.Octets(), c.Opened, c.Unopenable, hex.EncodeToString(c.Export[:]),
+		hex.EncodeToString(c.Access[:]), c.Accesses})
 }
 
 // ParseClosing reads a closing file and checks it against the case: that its requester signed it, for leaves of the case alone.
@@ -158,16 +163,29 @@ func ParseClosing(b []byte, m *escrow.Manifest) (*Closing, error) {
 	if err := d.Decode(&f); err != nil || f.Format != closingFormat {
 		return nil, bad
 	}
-	c := &Closing{Opened: f.Opened, Unopenable: f.Unopenable}
-	export, err := hex.DecodeString(f.Export)
-	if err != nil || len(export) != sha512.Size256 {
+	c := &Closing{Opened: f.Opened, Unopenable: f.Unopenable, Accesses: f.Accesses}
+	var err error
+	if c.Export, err = digestOf(f.Export); err != nil {
 		return nil, bad
 	}
-	c.Export = vault.Digest(export)
+	if c.Access, err = digestOf(f.Access); err != nil || c.Accesses < 0 {
+		return nil, bad
+	}
 	if c.Statement, err = escrow.ParseStatement(f.Statement); err != nil {
 		return nil, err
 	}
 	return c, c.check(m)
+}
+
+func digestOf(text string) (vault.Digest, error) {
+	b, err := hex.DecodeString(text)
+	if err == nil && len(b) != sha512.Size256 {
+		err = fmt.Errorf("a digest of %d octets", len(b))
+	}
+	if err != nil {
+		return vault.Digest{}, err
+	}
+	return vault.Digest(b), nil
 }
 
 func (c *Closing) check(m *escrow.Manifest) error {

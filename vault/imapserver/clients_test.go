@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"dimegate/internal/testpeer"
+	"dimegate/vault/discovery/access"
 )
 
 // authority writes the mailbox's certificate where other programs look for it.
@@ -104,7 +105,7 @@ func TestImaplib(t *testing.T) {
 	}
 	fetched := 0
 	for _, a := range f.entries(t) {
-		if a.What == WhatFetch {
+		if a.What == access.Fetch {
 			fetched++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base32"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,7 +85,7 @@ func (c *Credentials) Make(person string, of vault.Digest, now, expires time.Tim
 	}
 	user = name[:min(len(name), 20)] + "-" + random(5)
 	password = random(passwordOctets)
-	n := Credential{User: user, Person: person, CaseHex: hexText(of), Salt: make([]byte, 16), Made: now.UTC(), Expires: expires.UTC()}
+	n := Credential{User: user, Person: person, CaseHex: hex.EncodeToString(of[:]), Salt: make([]byte, 16), Made: now.UTC(), Expires: expires.UTC()}
 	rand.Read(n.Salt)
 	n.Hash = n.hash(password)
 	text, err := json.Marshal(n)
@@ -124,7 +125,7 @@ func (c *Credentials) use(user, password string, of vault.Digest, now time.Time)
 	switch {
 	case k.Tries >= maxTries:
 		return nil, ErrCredentialVoid
-	case k.CaseHex != hexText(of):
+	case k.CaseHex != hex.EncodeToString(of[:]):
 		return nil, ErrCredential
 	case !right:
 		k.Tries++

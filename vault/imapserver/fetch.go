@@ -11,6 +11,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapserver"
 
 	"dimegate/vault/discovery"
+	"dimegate/vault/discovery/access"
 )
 
 // A message is an item's octets, taken apart.
@@ -84,7 +85,7 @@ func (s *session) Fetch(w *imapserver.FetchWriter, set imap.NumSet, o *imap.Fetc
 		some := wanted[:min(batch, len(wanted))]
 		wanted = wanted[len(some):]
 		if parts != "" {
-			if err := s.access(fetched(some, parts)...); err != nil {
+			if err := s.record(fetched(some, parts)...); err != nil {
 				return err
 			}
 		}
@@ -120,10 +121,10 @@ func (s *session) in(set imap.NumSet, p place) bool {
 	return false
 }
 
-func fetched(some []place, parts string) []Access {
-	entries := make([]Access, 0, len(some))
+func fetched(some []place, parts string) []access.Entry {
+	entries := make([]access.Entry, 0, len(some))
 	for _, p := range some {
-		entries = append(entries, Access{What: WhatFetch, Item: p.item.Number, Record: p.item.Record.String(), Parts: parts})
+		entries = append(entries, access.Entry{What: access.Fetch, Item: p.item.Number, Record: p.item.Record.String(), Parts: parts})
 	}
 	return entries
 }

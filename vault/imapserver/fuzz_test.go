@@ -11,6 +11,8 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
+
+	"dimegate/vault/discovery/access"
 )
 
 // hostile lines, as a client of a case could send them after its login.
@@ -53,7 +55,7 @@ func FuzzLines(f *testing.F) {
 
 type noRecord struct{}
 
-func (noRecord) Record(context.Context, ...Access) error { return nil }
+func (noRecord) Record(context.Context, ...access.Entry) error { return nil }
 
 // talk has a session without TLS, logged in and with the mailbox open, hear lines over a case of one message; it gives the log.
 func talk(t testing.TB, lines string, m []byte) string {

@@ -21,6 +21,7 @@ import (
 
 	"dimegate/vault"
 	"dimegate/vault/discovery"
+	"dimegate/vault/discovery/access"
 )
 
 // Bounds of the mailbox.
@@ -45,7 +46,7 @@ type Items interface {
 // A Recorder keeps the access record. When Record returns nil the entries are on stable storage; an error means that nothing is
 // given out. Safe for concurrent use.
 type Recorder interface {
-	Record(ctx context.Context, entries ...Access) error
+	Record(ctx context.Context, entries ...access.Entry) error
 }
 
 // A Mailbox serves one case.

@@ -24,6 +24,7 @@ import (
 	"dimegate/internal/testmail"
 	"dimegate/vault"
 	"dimegate/vault/discovery"
+	"dimegate/vault/discovery/access"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -84,7 +85,7 @@ func awkward(t testing.TB) *items {
 type fixture struct {
 	*Mailbox
 	addr   string
-	record *Record
+	record *access.Log
 	log    *lockedBuffer
 	ended  chan error
 	roots  *x509.CertPool
@@ -122,7 +123,7 @@ func newMailbox(t testing.TB, s Items, life time.Duration) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f.record, err = OpenRecord(filepath.Join(f.folder, "access.log"), of); err != nil {
+	if f.record, err = access.Open(filepath.Join(f.folder, "access.log"), of); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.record.Close() })
@@ -169,15 +170,15 @@ func (f *fixture) credential(t testing.TB, valid time.Duration) (user, password 
 }
 
 // entries reads the access record as somebody else would.
-func (f *fixture) entries(t testing.TB) []Access {
+func (f *fixture) entries(t testing.TB) []access.Entry {
 	t.Helper()
 	file, err := os.Open(filepath.Join(f.folder, "access.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	var all []Access
-	if _, _, err := ReadRecord(file, f.Case, func(a Access) { all = append(all, a) }); err != nil {
+	var all []access.Entry
+	if _, _, err := access.Read(file, f.Case, func(a access.Entry) { all = append(all, a) }); err != nil {
 		t.Fatal(err)
 	}
 	return all
@@ -407,7 +408,7 @@ func TestEveryFetchIsInTheRecord(t *testing.T) {
 		t.Fatalf("%d entries before, %d in all", before, len(all))
 	}
 	last := all[len(all)-2]
-	if last.What != WhatFetch || last.Item != 7 || last.Parts != "BODY[]" || last.Person != "Rita Reader" || last.Record != s.list[6].Record.String() {
+	if last.What != access.Fetch || last.Item != 7 || last.Parts != "BODY[]" || last.Person != "Rita Reader" || last.Record != s.list[6].Record.String() {
 		t.Errorf("%+v", last)
 	}
 	head, n := f.record.Head()
@@ -419,7 +420,7 @@ func TestEveryFetchIsInTheRecord(t *testing.T) {
 // brokenRecord writes nothing.
 type brokenRecord struct{ after int }
 
-func (b *brokenRecord) Record(context.Context, ...Access) error {
+func (b *brokenRecord) Record(context.Context, ...access.Entry) error {
 	if b.after--; b.after < 0 {
 		return errors.New("disk full")
 	}

@@ -14,6 +14,8 @@ import (
 	gomessage "github.com/emersion/go-message"
 	_ "github.com/emersion/go-message/charset" // registers the charsets of old mail: what cannot be read cannot be found
 	"github.com/emersion/go-message/mail"
+
+	"dimegate/vault/discovery/access"
 )
 
 // maxCriteria bounds what one search may ask of each message.
@@ -54,7 +56,7 @@ func (s *session) Search(kind imapserver.NumKind, c *imap.SearchCriteria, o *ima
 			found = append(found, p)
 		}
 	}
-	if err := s.access(Access{What: WhatSearch, Parts: keys, Found: len(found)}); err != nil {
+	if err := s.record(access.Entry{What: access.Search, Parts: keys, Found: len(found)}); err != nil {
 		return nil, err
 	}
 	return result(kind, found), nil

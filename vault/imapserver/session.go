@@ -3,6 +3,7 @@ package imapserver
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sort"
 	"strings"
@@ -13,7 +14,10 @@ import (
 	"github.com/emersion/go-imap/v2/imapserver"
 
 	"dimegate/vault/discovery"
+	"dimegate/vault/discovery/access"
 )
+
+func slogErr(err error) slog.Attr { return slog.Any("error", err) }
 
 const inbox = "INBOX" // the one mailbox there is
 
@@ -59,7 +63,7 @@ func (s *session) Close() error {
 	}
 	s.cached.clear()
 	if s.who != nil {
-		s.note(Access{What: WhatLogout})
+		s.note(access.Entry{What: access.Logout})
 	}
 	s.forget(s)
 	return nil
@@ -84,7 +88,7 @@ func (s *session) Login(user, password string) error {
 	if err != nil {
 		s.failures++
 		if c != nil { // a user that exists: his tries are counted, so the record stays bounded
-			if err := s.Record.Record(s.ctx, Access{Person: c.Person, Credential: c.User, What: WhatRefused}); err != nil {
+			if err := s.Record.Record(s.ctx, access.Entry{Person: c.Person, Credential: c.User, What: access.Refused}); err != nil {
 				s.Log.Error("the access record cannot be written", slogErr(err))
 			}
 		}
@@ -92,7 +96,7 @@ func (s *session) Login(user, password string) error {
 		return loginReply(err)
 	}
 	s.who = c
-	if err := s.access(Access{What: WhatLogin}); err != nil {
+	if err := s.record(access.Entry{What: access.Login}); err != nil {
 		s.who = nil
 		return err
 	}
@@ -123,8 +127,8 @@ func (s *session) over() bool {
 	return s.ctx.Err() != nil || !now.Before(s.Expires) || s.who != nil && !now.Before(s.who.Expires)
 }
 
-// access writes entries to the record, in the name of the session's person, before what they tell of is done.
-func (s *session) access(entries ...Access) error {
+// record writes entries to the record, in the name of the session's person, before what they tell of is done.
+func (s *session) record(entries ...access.Entry) error {
 	for i := range entries {
 		entries[i].Person, entries[i].Credential = s.who.Person, s.who.User
 	}
@@ -135,8 +139,8 @@ func (s *session) access(entries ...Access) error {
 	return nil
 }
 
-// note is access for what has happened already.
-func (s *session) note(a Access) {
+// note is record for what has happened already.
+func (s *session) note(a access.Entry) {
 	a.Person, a.Credential = s.who.Person, s.who.User
 	if err := s.Record.Record(context.WithoutCancel(s.ctx), a); err != nil {
 		s.Log.Error("the access record cannot be written", slogErr(err))

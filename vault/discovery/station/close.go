@@ -11,6 +11,7 @@ import (
 	"dimegate/internal/safefile"
 	"dimegate/vault"
 	"dimegate/vault/discovery"
+	"dimegate/vault/discovery/access"
 	"dimegate/vault/escrow"
 )
 
@@ -39,6 +40,9 @@ func (s *Station) CloseCase(k *Keys, export vault.Digest, now time.Time) ([]byte
 			return nil, err
 		}
 	}
+	if err := os.RemoveAll(s.Credentials()); err != nil {
+		return nil, err
+	}
 	if err := os.Remove(s.path(caseFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // sealed, and maybe a link to a file that is somebody's
 		return nil, err
 	}
@@ -61,6 +65,10 @@ func (s *Station) Closing() bool {
 func (s *Station) closing(k *Keys, export vault.Digest, now time.Time) ([]byte, error) {
 	m := s.selection.Manifest
 	c := discovery.Closing{Export: export}
+	var err error
+	if c.Access, c.Accesses, err = s.accesses(); err != nil {
+		return nil, err
+	}
 	st := escrow.Statement{Kind: escrow.CloseCase, Time: now, Subject: m.Digest(), Size: m.LogSize, Root: m.LogRoot}
 	opened, err := s.openedCase(k)
 	switch {
@@ -90,6 +98,24 @@ func (s *Station) closing(k *Keys, export vault.Digest, now time.Time) ([]byte, 
 	}
 	return c.Octets()
 }
+
+// accesses is the head of the mailbox's access record; zero when there was no mailbox.
+func (s *Station) accesses() (vault.Digest, int, error) {
+	f, err := os.Open(s.AccessRecord())
+	if errors.Is(err, fs.ErrNotExist) {
+		return vault.Digest{}, 0, nil
+	} else if err != nil {
+		return vault.Digest{}, 0, err
+	}
+	defer f.Close()
+	return access.Read(f, s.selection.Manifest.Digest(), nil)
+}
+
+// AccessRecord is the file of the mailbox's access record, which stays when the case is closed.
+func (s *Station) AccessRecord() string { return s.path("access.log") }
+
+// Credentials is the folder of the mailbox's credentials.
+func (s *Station) Credentials() string { return s.path("credentials") }
 
 // overwrite destroys a file's octets as far as a program can, then its name.
 func overwrite(path string) error {

@@ -363,6 +363,20 @@ func (c *Case) loadMarks() error {
 	return json.Unmarshal(b, &c.marks)
 }
 
+// Refresh reads the marks again, which another process of the station may have changed.
+func (c *Case) Refresh() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.loadMarks(); err != nil {
+		return err
+	}
+	c.items = slices.Clone(c.items)
+	for n := range c.items {
+		c.items[n].Marks = c.marks[c.items[n].Record]
+	}
+	return nil
+}
+
 // maxMark bounds a mark, in octets.
 const maxMark = 64
 

@@ -14,6 +14,7 @@ import (
 	"dimegate/internal/testcase"
 	"dimegate/vault"
 	"dimegate/vault/discovery"
+	"dimegate/vault/discovery/access"
 	"dimegate/vault/discovery/station"
 	"dimegate/vault/escrow"
 )
@@ -58,6 +59,21 @@ func TestCase(t *testing.T) {
 	if !again.Items()[1].Withheld() || again.Items()[0].Withheld() {
 		t.Error("the mark is not kept")
 	}
+	if err := again.Mark(discovery.MarkRelevant, []int{1}, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Refresh(); err != nil || !slices.Equal(c.Items()[0].Marks, []string{discovery.MarkRelevant}) {
+		t.Errorf("marks of another process: %v, %v", c.Items()[0].Marks, err)
+	}
+	log, err := access.Open(w.Station.AccessRecord(), w.Station.Selection().Manifest.Digest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Record(t.Context(), access.Entry{What: access.Fetch, Item: 1}); err != nil {
+		t.Fatal(err)
+	}
+	head, accesses := log.Head()
+	log.Close()
 	if _, err := w.Station.Case(w.Keys, w.Now.Add(2*time.Hour)); !errors.Is(err, station.ErrExpired) {
 		t.Errorf("after it expired: %v", err)
 	}
@@ -67,7 +83,7 @@ func TestCase(t *testing.T) {
 		t.Fatal(err)
 	}
 	closing, err := discovery.ParseClosing(b, w.Station.Selection().Manifest)
-	if err != nil || len(closing.Opened) != 3 || closing.Export != (vault.Digest{1}) {
+	if err != nil || len(closing.Opened) != 3 || closing.Export != (vault.Digest{1}) || closing.Access != head || closing.Accesses != accesses || accesses != 1 {
 		t.Fatalf("closing %+v, %v", closing, err)
 	}
 	if _, err := discovery.ParseClosing([]byte(strings.Replace(string(b), `"opened":[0,`, `"opened":[`, 1)), w.Station.Selection().Manifest); err == nil {
@@ -83,7 +99,7 @@ func TestCase(t *testing.T) {
 	for i := range left {
 		left[i] = filepath.Base(left[i])
 	}
-	if want := []string{"case.request", "closing.json", "request.deg1", "selection.json", "station.json"}; !slices.Equal(left, want) {
+	if want := []string{"access.log", "case.request", "closing.json", "request.deg1", "selection.json", "station.json"}; !slices.Equal(left, want) {
 		t.Errorf("after close the folder holds %v, want %v", left, want)
 	}
 }

@@ -1,4 +1,6 @@
-package imapserver
+// Package access is the access record of a case: who read which item on the discovery station, in a chain that the gateway takes the
+// head of when the case is closed.
+package access
 
 import (
 	"bufio"
@@ -9,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -18,21 +19,17 @@ import (
 	"dimegate/vault"
 )
 
-func hexText(d vault.Digest) string { return hex.EncodeToString(d[:]) }
-
-func slogErr(err error) slog.Attr { return slog.Any("error", err) }
-
-// What an entry of the access record tells of.
+// What an entry tells of.
 const (
-	WhatLogin   = "login"
-	WhatRefused = "refused" // a login with a credential that exists
-	WhatFetch   = "fetch"   // content of one item was given out
-	WhatSearch  = "search"
-	WhatLogout  = "logout" // or the end of the connection
+	Login   = "login"
+	Refused = "refused" // a login with a credential that exists
+	Fetch   = "fetch"   // content of one item was given out
+	Search  = "search"
+	Logout  = "logout" // or the end of the connection
 )
 
-// An Access is one entry of the access record: who did what with which item. It has no content, and no words that were searched for.
-type Access struct {
+// An Entry is one line of the record: who did what with which item. It has no content, and no words that were searched for.
+type Entry struct {
 	Number     int       `json:"n"` // from 1; set by Record, with Time and Before
 	Time       time.Time `json:"time"`
 	Person     string    `json:"person"`
@@ -45,10 +42,10 @@ type Access struct {
 	Before     string    `json:"before"` // the head before this entry
 }
 
-// A Record is the access record of a case: a file of lines, JSON each, of which every one holds the digest of the line before. The
+// A Log is the access record of a case: a file of lines, JSON each, of which every one holds the digest of the line before. The
 // station is not the gateway and writes no leaf: Head and Count go to the gateway when the case is closed, and it makes a
 // leaf of them, so the file cannot be changed afterwards.
-type Record struct {
+type Log struct {
 	mu     sync.Mutex
 	f      *os.File
 	size   int64
@@ -59,23 +56,23 @@ type Record struct {
 }
 
 // ErrBroken tells that an access record is not what was written.
-var ErrBroken = errors.New("imapserver: the access record is broken")
+var ErrBroken = errors.New("access: the record is broken")
 
 const maxEntry = 4 << 10
 
-// OpenRecord opens the record of a case, or begins one, and checks all of it. A last line that was cut by a crash told of nothing
+// Open opens the record of a case, or begins one, and checks all of it. A last line that was cut by a crash told of nothing
 // that was given out, and is removed. One process at a time.
-func OpenRecord(path string, of vault.Digest) (*Record, error) {
+func Open(path string, of vault.Digest) (*Log, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	r := &Record{f: f, now: time.Now}
+	r := &Log{f: f, now: time.Now}
 	if err := safefile.CheckSecret(path); err != nil {
 		f.Close()
 		return nil, err
 	}
-	if r.head, r.count, r.size, err = readRecord(f, of, nil); err == nil {
+	if r.head, r.count, r.size, err = read(f, of, nil); err == nil {
 		err = f.Truncate(r.size)
 	}
 	if err != nil {
@@ -85,13 +82,13 @@ func OpenRecord(path string, of vault.Digest) (*Record, error) {
 	return r, nil
 }
 
-// ReadRecord checks a record from its begin and shows each entry; the head is what a leaf of the gateway holds.
-func ReadRecord(r io.Reader, of vault.Digest, visit func(Access)) (head vault.Digest, count int, err error) {
-	head, count, _, err = readRecord(r, of, visit)
+// Read checks a record from its begin and shows each entry; the head is what a leaf of the gateway holds.
+func Read(r io.Reader, of vault.Digest, visit func(Entry)) (head vault.Digest, count int, err error) {
+	head, count, _, err = read(r, of, visit)
 	return head, count, err
 }
 
-func readRecord(r io.Reader, of vault.Digest, visit func(Access)) (head vault.Digest, count int, size int64, err error) {
+func read(r io.Reader, of vault.Digest, visit func(Entry)) (head vault.Digest, count int, size int64, err error) {
 	head = vault.NewDigest("access record", of[:])
 	in := bufio.NewReaderSize(r, maxEntry)
 	for {
@@ -102,8 +99,8 @@ func readRecord(r io.Reader, of vault.Digest, visit func(Access)) (head vault.Di
 		case err != nil:
 			return head, count, size, fmt.Errorf("%w: entry %d: %w", ErrBroken, count+1, err)
 		}
-		var a Access
-		if err := json.Unmarshal(line, &a); err != nil || a.Number != count+1 || a.Before != hexText(head) {
+		var a Entry
+		if err := json.Unmarshal(line, &a); err != nil || a.Number != count+1 || a.Before != hex.EncodeToString(head[:]) {
 			return head, count, size, fmt.Errorf("%w: entry %d does not follow the one before", ErrBroken, count+1)
 		}
 		if visit != nil {
@@ -116,7 +113,7 @@ func readRecord(r io.Reader, of vault.Digest, visit func(Access)) (head vault.Di
 }
 
 // Record appends entries and brings them to the disk, once for all of them. After an error it writes no more.
-func (r *Record) Record(_ context.Context, entries ...Access) error {
+func (r *Log) Record(_ context.Context, entries ...Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failed != nil {
@@ -126,14 +123,14 @@ func (r *Record) Record(_ context.Context, entries ...Access) error {
 	head, count := r.head, r.count
 	for _, a := range entries {
 		count++
-		a.Number, a.Time, a.Before = count, r.now().UTC(), hexText(head)
+		a.Number, a.Time, a.Before = count, r.now().UTC(), hex.EncodeToString(head[:])
 		line, err := json.Marshal(a)
 		if err != nil {
 			return err
 		}
 		line = append(line, '\n')
 		if len(line) > maxEntry {
-			return fmt.Errorf("imapserver: an entry of %d octets", len(line))
+			return fmt.Errorf("access: an entry of %d octets", len(line))
 		}
 		head = vault.NewDigest("access record", head[:], line)
 		lines.Write(line)
@@ -143,7 +140,7 @@ func (r *Record) Record(_ context.Context, entries ...Access) error {
 		err = r.f.Sync()
 	}
 	if err != nil {
-		r.failed = fmt.Errorf("imapserver: access record: %w", err)
+		r.failed = fmt.Errorf("access: %w", err)
 		return r.failed
 	}
 	r.head, r.count, r.size = head, count, r.size+int64(lines.Len())
@@ -151,11 +148,11 @@ func (r *Record) Record(_ context.Context, entries ...Access) error {
 }
 
 // Head is the digest that stands for all entries, and how many there are.
-func (r *Record) Head() (vault.Digest, int) {
+func (r *Log) Head() (vault.Digest, int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.head, r.count
 }
 
 // Close leaves the file.
-func (r *Record) Close() error { return r.f.Close() }
+func (r *Log) Close() error { return r.f.Close() }
