@@ -28,6 +28,7 @@ type Draft struct {
 	octets int64
 	plain  sumWriter // D("octets", …)
 	sealed sumWriter // SHA-512/256 of the sealed body
+	keep   func(KeepRequest) (*Keeping, error)
 	err    error
 }
 

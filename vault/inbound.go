@@ -94,7 +94,7 @@ func (v *Vault) BeginInbound(ctx context.Context, d *Draft, id InboundID, envelo
 		if record == nil {
 			return nil
 		}
-		return v.endRecord(tx, toID(record)) // of the try that died
+		return v.discardRecord(tx, toID(record)) // of the try that died
 	})
 	if err != nil {
 		return InboundStatus{}, err
@@ -155,6 +155,9 @@ func (v *Vault) endFlight(ctx context.Context, id InboundID, t LeafType, payload
 		}
 		if err := change(tx); err != nil {
 			return err
+		}
+		if t != LeafAccepted {
+			return v.discardRecord(tx, r.ID)
 		}
 		return v.endRecord(tx, r.ID)
 	})
@@ -221,7 +224,7 @@ func (v *Vault) abandonSome(ctx context.Context, now time.Time) (int, error) {
 			if err := tx.exec(`DELETE FROM inbound WHERE origin = ? AND message = ?`, f.id.Origin, f.id.Message[:]); err != nil {
 				return err
 			}
-			if err := v.endRecord(tx, f.record); err != nil {
+			if err := v.discardRecord(tx, f.record); err != nil {
 				return err
 			}
 		}

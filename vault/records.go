@@ -164,6 +164,7 @@ type intake struct {
 	envelope   []byte // sealed
 	wrap       []byte
 	commitment Digest
+	kept       *Keeping // nil: the archive has no part in it
 }
 
 // prepare does what can be done before the transaction: the disk's and the ciphers' part.
@@ -177,21 +178,41 @@ func (v *Vault) prepare(d *Draft, kind Kind, envelope []byte, now time.Time) (*i
 	in := &intake{d: d, kind: kind, now: now, digest: d.digest(), commitment: o.Commit(LeafIntake)}
 	in.envelope = SealOctets(d.key, PartEnvelope, d.id[:], append(o.Salt[:], envelope...))
 	var err error
-	in.wrap, err = v.host.Wrap(d.key, keyLabel(d.id))
+	if in.wrap, err = v.host.Wrap(d.key, keyLabel(d.id)); err != nil || d.keep == nil {
+		return in, err
+	}
+	in.kept, err = d.keep(KeepRequest{Record: d.id, Key: d.key, Body: in.digest, Octets: Digest(o.Payload[:len(Digest{})]), Now: now})
 	return in, err
 }
 
-// put writes record, wrap and intake leaf. The archive will add its wraps here, before the leaf that lists them.
+// public is the public part of the intake's leaf, and its class.
+func (in *intake) public() (Digest, uint16) {
+	if in.kept == nil {
+		return IntakePublic(in.digest, nil), 0
+	}
+	var wraps []Digest
+	for _, w := range in.kept.Wraps {
+		wraps = append(wraps, w.Digest)
+	}
+	return IntakePublic(in.digest, wraps), in.kept.Class
+}
+
+// put writes record, wraps and intake leaf.
 func (in *intake) put(tx *Tx, v *Vault) error {
-	leaf, err := tx.appendLeaf(Leaf{Type: LeafIntake, Time: in.now, Archive: v.archive, Subject: in.d.id,
-		Public: IntakePublic(in.digest, nil), Commitment: in.commitment})
+	public, class := in.public()
+	leaf, err := tx.appendLeaf(Leaf{Type: LeafIntake, Time: in.now, Archive: v.archive, Subject: in.d.id, Public: public, Commitment: in.commitment})
 	if err != nil {
 		return err
 	}
 	inline := in.d.out.inline()
-	if err := tx.exec(`INSERT INTO records (id, kind, made, octets, digest, envelope, body, file, leaf) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		in.d.id[:], in.kind, in.now.UnixMilli(), in.d.octets, in.digest[:], in.envelope, inline, inline == nil, leaf); err != nil {
+	if err := tx.exec(`INSERT INTO records (id, kind, made, octets, class, digest, envelope, body, file, leaf) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		in.d.id[:], in.kind, in.now.UnixMilli(), in.d.octets, class, in.digest[:], in.envelope, inline, inline == nil, leaf); err != nil {
 		return err
+	}
+	if in.kept != nil {
+		if err := tx.putKept(in.d.id, in.kept); err != nil {
+			return err
+		}
 	}
 	return tx.putWrap(in.d.id, WrapHost, in.wrap)
 }
@@ -220,18 +241,28 @@ func (tx *Tx) putLeaf(l recordLeaf, record ID) error {
 	return tx.exec(`INSERT INTO openings (idx, owner, opening) VALUES (?, ?, ?)`, n, record[:], l.sealed)
 }
 
+// discardRecord ends the record of a message that was not accepted: the archive keeps nothing of it.
+func (v *Vault) discardRecord(tx *Tx, id ID) error {
+	if err := tx.dropKept(id); err != nil {
+		return err
+	}
+	return v.endRecord(tx, id)
+}
+
 // endRecord drops the queue's wrap of a record that nothing waits for any more, and the record with it unless the archive
 // holds a wrap. The file goes after the commit.
 func (v *Vault) endRecord(tx *Tx, id ID) error {
 	if err := tx.dropWrap(id, WrapHost); err != nil {
 		return err
 	}
-	var wraps int
-	if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND used = 1`, []any{id[:]}, &wraps); err != nil || wraps > 0 {
+	if n, err := tx.keptWraps(id); err != nil || n > 0 {
 		return err
 	}
 	var file bool
 	if err := tx.queryRow(`SELECT file FROM records WHERE id = ?`, []any{id[:]}, &file); err != nil {
+		return err
+	}
+	if err := tx.dropKept(id); err != nil {
 		return err
 	}
 	if err := tx.exec(`DELETE FROM openings WHERE owner = ?`, id[:]); err != nil {

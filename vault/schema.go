@@ -122,6 +122,28 @@ ALTER TABLE org_keys DROP COLUMN wrap;
 -- Keys that were destroyed before their time: what a restore must not bring back.
 CREATE TABLE erasures (id BLOB PRIMARY KEY, at INTEGER NOT NULL);
 `,
+	`
+-- Escrow keys and their epochs, as every officer attested them. In force is the newest key of a purpose, with its newest epoch.
+CREATE TABLE escrow_keys (id BLOB PRIMARY KEY, purpose INTEGER NOT NULL, record BLOB NOT NULL, made INTEGER NOT NULL);
+CREATE TABLE escrow_epochs (key BLOB NOT NULL, number INTEGER NOT NULL, epoch BLOB NOT NULL, statements BLOB NOT NULL, leaf INTEGER NOT NULL,
+	PRIMARY KEY (key, number));
+-- Custodians and their shred keys. Who and what they are for is sealed under the key "archive"; tokens find them, keyed too.
+CREATE TABLE custodians (id BLOB PRIMARY KEY, token BLOB NOT NULL UNIQUE, sealed BLOB NOT NULL, made INTEGER NOT NULL);
+CREATE TABLE shred_keys (id BLOB PRIMARY KEY, token BLOB NOT NULL UNIQUE, custodian BLOB NOT NULL, month INTEGER NOT NULL,
+	sealed BLOB NOT NULL, made INTEGER NOT NULL);
+CREATE INDEX shred_keys_custodian ON shred_keys (custodian, month);
+-- What is kept of records: when that ends, as it was said at intake, and by what equal octets are known again. The class stands in records.
+CREATE TABLE archive (record BLOB PRIMARY KEY, expires INTEGER NOT NULL, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX archive_expires ON archive (expires);
+CREATE INDEX archive_content ON archive (content);
+-- A custodian's way to a record's key, inside his shred key. The digest of what is inside stays for the log's proofs when outer is gone.
+CREATE TABLE archive_wraps (record BLOB NOT NULL, n INTEGER NOT NULL, shred BLOB NOT NULL, digest BLOB NOT NULL, outer BLOB,
+	PRIMARY KEY (record, n));
+CREATE INDEX archive_wraps_shred ON archive_wraps (shred, record);
+-- Who a record is from (role 1) and to (2), as keyed tokens. Ids of records sort by time.
+CREATE TABLE archive_index (token BLOB NOT NULL, record BLOB NOT NULL, role INTEGER NOT NULL, PRIMARY KEY (token, record, role)) WITHOUT ROWID;
+CREATE INDEX archive_index_record ON archive_index (record);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

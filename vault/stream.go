@@ -26,6 +26,7 @@ const (
 	PartPin       Part = 8  // what we know of someone else's user
 	PartNote      Part = 9  // octets of another room
 	PartLayer     Part = 10 // a user's keys of the alternate layer
+	PartArchive   Part = 11 // what the archive knows of custodians and shred keys
 	PartCase      Part = 16 // what a case is about, a file of it, a hold
 	PartStation   Part = 17 // what a discovery station keeps of a case
 	PartBackup    Part = 20 // the wraps of a backup
