@@ -121,9 +121,6 @@ func (c *Config) checkOrganizations(k checker) {
 				k.bad("keep_keys", "%q is not one of domains", d)
 			}
 		}
-		if o.Separator != NoSeparator && (len(o.Separator) != 1 || !strings.Contains("!#$%&'*+-/=?^_`{|}~", o.Separator)) {
-			k.bad("subaddress_separator", "%q is neither one of the signs that an address may have, such as + or -, nor none", o.Separator)
-		}
 		address(k, "inner", o.Inner)
 		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")
 	}

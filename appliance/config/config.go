@@ -51,13 +51,8 @@ type Organization struct {
 	Inner   string   `toml:"inner"`   // host:port of its mail server; default: handoff.address
 	Policy  string   `toml:"policy"`  // what the record says: experimental, mixed or strict; default experimental
 
-	Separator string `toml:"subaddress_separator"` // one character between mailbox and detail of an address, or none; default +
-
 	KeepKeys []string `toml:"keep_keys"` // of domains, those whose users' keys are not rotated, for peers that run libdime's tools; default none
 }
-
-// NoSeparator is the separator of an organization whose addresses are all mailboxes.
-const NoSeparator = "none"
 
 // Submission is the [submission] table: the listener that the inner mail servers send to.
 type Submission struct {
@@ -474,9 +469,6 @@ func (o *Organization) resolve(inner string) {
 	if o.Policy == "" {
 		o.Policy = "experimental"
 	}
-	if o.Separator == "" {
-		o.Separator = "+"
-	}
 }
 
 // Organization returns the organisation of one of our domains, which must be in lower case.
@@ -487,14 +479,6 @@ func (c *Config) Organization(domain string) (Organization, bool) {
 		}
 	}
 	return Organization{}, false
-}
-
-// SeparatorOf is what stands between mailbox and detail in addresses of one of our domains; "" for nothing.
-func (c *Config) SeparatorOf(domain string) string {
-	if o, ok := c.Organization(domain); ok && o.Separator != NoSeparator {
-		return o.Separator
-	}
-	return ""
 }
 
 // KeepsKeys says whether the users of one of our domains keep their keys.
