@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"dimegate/appliance/certificates"
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/appliance/proxied"
@@ -49,6 +50,10 @@ type Appliance struct {
 	gateway
 	tenants tenants
 
+	certificates *dmtpserver.Certificates // that others see
+	inside       inside
+	watchers     [2]*certificates.Watcher
+
 	submission *submission.Server
 	plain      *plain // nil: no shared port
 	server     *dmtpserver.Server
@@ -80,7 +85,7 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 		return nil, err
 	}
 	a.tenants = tenants{t}
-	if err := each(a.makeSubmission, a.makeMX, a.makeServer, a.listen); err != nil {
+	if err := each(a.makeCertificates, a.makeSubmission, a.makeMX, a.makeServer, a.listen); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -251,13 +256,10 @@ func (t *tenant) makeInbound() error {
 
 func (a *Appliance) makeSubmission() error {
 	s := a.config.Submission
-	cert, err := tls.LoadX509KeyPair(s.CertificateFile, s.KeyFile)
-	if err != nil {
-		return fmt.Errorf("submission.certificate_file: %s: %w", s.CertificateFile, err)
-	}
+	var err error
 	c := submission.Config{
 		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: a.tenants.serve,
-		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, RequireTLS: s.RequireTLS,
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.inside.get}, RequireTLS: s.RequireTLS,
 		MaxOctets: s.MaxOctets, MaxRecipients: s.MaxRecipients, MaxSessions: s.MaxSessions, Timeout: s.Timeout,
 		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(), Forwarding: s.Forwarding, Certificates: s.CertificateNames,
 	}
@@ -284,16 +286,9 @@ func (a *Appliance) makeSubmission() error {
 const maxUsersFile = 1 << 20
 
 func (a *Appliance) makeServer() error {
-	certs, err := a.certificates()
-	if err != nil {
-		return err
-	}
-	certificates, err := dmtpserver.NewCertificates(dmtpserver.Host{Names: a.names(), Certificates: certs})
-	if err != nil {
-		return fmt.Errorf("dmtp.certificate: %w", err)
-	}
+	var err error
 	c := dmtpserver.Config{
-		Host: a.config.Hostname, Certificates: certificates, Directory: a.tenants, Domains: a.tenants, Origins: a.tenants,
+		Host: a.config.Hostname, Certificates: a.certificates, Directory: a.tenants, Domains: a.tenants, Origins: a.tenants,
 		Outcomes: a.tenants, Deliverer: a.tenants, Log: a.Log,
 		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Memory: messagesAtOnce, Sessions: a.config.DMTP.MaxSessions, Exempt: append(a.config.DMTP.Permitted(), a.config.Inbound.Exempted()...)},
 		Buffers:  dmtpserver.NewFiles(a.config.Vault.Folder, messagesAtOnce),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -43,10 +42,6 @@ func (a *Appliance) makeMX() error {
 	if len(a.config.DMTP.ListenDual) == 0 {
 		return nil
 	}
-	certificates, err := a.certificates()
-	if err != nil {
-		return err
-	}
 	i := a.config.Inbound
 	all, domains := inner{}, map[string]mx.Domain{}
 	for _, t := range a.tenants {
@@ -65,7 +60,7 @@ func (a *Appliance) makeMX() error {
 		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
 		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.tenants[0].domains()[0], Mark: bridge.MarkField,
 		Firewall: firewall(a.config), Auth: a.mailAuth(), Scanner: a.scanners.inbound,
-		TLS: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: certificates}, Under: dmtpserver.ConnectionState,
+		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.certificates.Pick}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxRecipients: i.MaxRecipients, MaxSessions: i.MaxSessions, MaxPerClient: i.MaxPerClient, Timeout: i.Timeout, Now: a.Now,
 	}, a.Log)}
 	return nil
@@ -88,19 +83,6 @@ func (h held) Write(p []byte) (int, error) {
 		err = errors.Join(mx.ErrFull, err)
 	}
 	return n, err
-}
-
-// certificates are those that others see.
-func (g *gateway) certificates() ([]tls.Certificate, error) {
-	var all []tls.Certificate
-	for _, f := range g.config.DMTP.Certificates {
-		cert, err := tls.LoadX509KeyPair(f.CertificateFile, f.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("dmtp.certificate: %s: %w", f.CertificateFile, err)
-		}
-		all = append(all, cert)
-	}
-	return all, nil
 }
 
 var clientPolicies = map[string]handoff.ClientPolicy{"auto": handoff.ClientAuto, "off": handoff.ClientOff, "proxy": handoff.ClientProxy}

@@ -57,6 +57,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 		start("seals", t.watchSeals)
 	}
 	start("scanners", a.checkScanners)
+	for _, w := range a.watchers {
+		start("certificates", w.Run)
+	}
 	<-ctx.Done()
 	parts.Wait()
 	for _, t := range a.tenants {

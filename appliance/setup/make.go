@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"dimegate/appliance/certificates"
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/dmtp/key"
@@ -264,13 +266,17 @@ func zoneLine(name, text string) string {
 	return b.String()
 }
 
-// readCertificates reads the leaves of the DMTP listeners' certificates, RSA first, since that is the one libdime meets.
+// readCertificates reads the leaves of the DMTP listeners' certificates, RSA first, since that is the one libdime meets. Behind what a
+// gateway shows comes what waits in its files.
 func readCertificates(c *config.Config) (ders [][]byte, selfSigned bool, err error) {
-	var others [][]byte
+	var others, next [][]byte
 	for _, p := range c.DMTP.Certificates {
 		der, err := readCertificate(p.CertificateFile)
 		if err != nil {
 			return nil, false, err
+		}
+		if shown := certificates.Shown(certificates.Folder(c), p); shown != nil && !bytes.Equal(shown, der) {
+			der, next = shown, append(next, der)
 		}
 		cert, err := x509.ParseCertificate(der)
 		if err != nil {
@@ -283,7 +289,7 @@ func readCertificates(c *config.Config) (ders [][]byte, selfSigned bool, err err
 			others = append(others, der)
 		}
 	}
-	return append(ders, others...), selfSigned, nil
+	return slices.Concat(ders, others, next), selfSigned, nil
 }
 
 // A stage is a data folder in the making.

@@ -95,6 +95,11 @@ func (c *Certificates) pick(name string, hello *tls.ClientHelloInfo) (*tls.Certi
 	return &list[len(list)-1], nil // the handshake fails with the library's own alert
 }
 
+// Pick is for tls.Config.GetCertificate, of a server beside ours that shows the same.
+func (c *Certificates) Pick(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return c.pick(hello.ServerName, hello)
+}
+
 // suites are the TLS 1.2 suites of dmtp.md OC-5, ECDHE and AEAD all; the second is the only one that libdime has.
 var suites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,

@@ -1,0 +1,97 @@
+package appliance
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"dimegate/appliance/certificates"
+	"dimegate/appliance/config"
+	"dimegate/dmtp/dmtpserver"
+	"dimegate/dmtp/record"
+)
+
+// An inside is the certificate that our own mail servers see. No record speaks of it.
+type inside struct {
+	now atomic.Pointer[tls.Certificate]
+}
+
+func (i *inside) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return i.now.Load(), nil }
+
+func (i *inside) show(all []tls.Certificate) error {
+	i.now.Store(&all[0])
+	return nil
+}
+
+// makeCertificates reads what is shown on the listeners, and what watches the files of it.
+func (a *Appliance) makeCertificates() (err error) {
+	a.certificates = new(dmtpserver.Certificates)
+	names := a.names()
+	a.watchers[0], err = certificates.New(certificates.Options{
+		Files: a.config.DMTP.Certificates, Kept: certificates.Folder(a.config), Vouch: a.vouched, Now: a.Now, Log: a.Log,
+		Show: func(all []tls.Certificate) error {
+			return a.certificates.Replace(dmtpserver.Host{Names: names, Certificates: all})
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("dmtp.certificate: %w", err)
+	}
+	s := a.config.Submission
+	a.watchers[1], err = certificates.New(certificates.Options{
+		Files: []config.Certificate{{CertificateFile: s.CertificateFile, KeyFile: s.KeyFile}}, Show: a.inside.show, Now: a.Now, Log: a.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("submission.certificate_file: %w", err)
+	}
+	return nil
+}
+
+// Others may remember a record for as long as its TTL, and a day at most (dmtp.md §8.8). A cache between us and the zone shows us less
+// than the whole TTL, so an hour is waited for at least.
+const (
+	minRecordWait = time.Hour
+	maxRecordWait = 24 * time.Hour
+)
+
+// vouched asks DNS whether the records of our domains vouch for a certificate. Those that are not published yet, and those that vouch
+// for none, have nothing against it.
+func (a *Appliance) vouched(ctx context.Context, leaf []byte) (v certificates.Vouch, err error) {
+	var lacking []string
+	for _, t := range a.tenants {
+		for _, domain := range t.domains() {
+			r, ttl, err := a.published(ctx, domain)
+			if err != nil {
+				return v, fmt.Errorf("%s: %w", domain, err)
+			}
+			switch {
+			case r == nil || len(r.TLS) == 0:
+			case r.MatchesCertificate(leaf):
+				v.Wait = max(v.Wait, min(max(ttl, minRecordWait), maxRecordWait))
+			default:
+				lacking = append(lacking, domain)
+			}
+		}
+	}
+	v.OK, v.Why = len(lacking) == 0, strings.Join(lacking, ", ")
+	return v, nil
+}
+
+// published is the management record of a domain of ours as DNS has it, nil when there is none, and how long others may remember it.
+func (g *gateway) published(ctx context.Context, domain string) (*record.Record, time.Duration, error) {
+	texts, answer, err := g.dns.TXT(ctx, record.Label+"."+domain+".")
+	if err != nil || len(texts) == 0 {
+		return nil, 0, err
+	}
+	text, err := record.Select(texts)
+	if errors.Is(err, record.ErrNone) {
+		return nil, 0, nil
+	} else if err != nil {
+		return nil, 0, err
+	}
+	r, err := record.Parse(text)
+	return r, time.Duration(answer.Records[0].Header().Ttl) * time.Second, err
+}
