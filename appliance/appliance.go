@@ -80,11 +80,10 @@ func Open(ctx context.Context, c *config.Config, o Options) (_ *Appliance, err e
 	if err := each(a.makeScanners, a.makeClient, a.makeDNS); err != nil {
 		return nil, err
 	}
-	t, err := openTenant(ctx, &a.gateway, c)
-	if err != nil {
+	a.tenants = newTenants(&a.gateway)
+	if err := a.tenants.open(ctx); err != nil {
 		return nil, err
 	}
-	a.tenants = tenants{t}
 	if err := each(a.makeCertificates, a.makeSubmission, a.makeMX, a.makeServer, a.listen); err != nil {
 		return nil, err
 	}
@@ -258,7 +257,7 @@ func (a *Appliance) makeSubmission() error {
 	s := a.config.Submission
 	var err error
 	c := submission.Config{
-		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: a.tenants.serve,
+		Name: a.config.Hostname, Networks: s.Prefixes(), XClient: s.XClients(), Domains: a.tenants.serve, May: a.tenants.may,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.inside.get}, RequireTLS: s.RequireTLS,
 		MaxOctets: s.MaxOctets, MaxRecipients: s.MaxRecipients, MaxSessions: s.MaxSessions, Timeout: s.Timeout,
 		MaxPerClient: s.MaxPerClient, MessagesHourly: s.MessagesHourly, RecipientsHourly: s.RecipientsHourly, Mend: s.Mended(), Forwarding: s.Forwarding, Certificates: s.CertificateNames,
@@ -278,7 +277,7 @@ func (a *Appliance) makeSubmission() error {
 			return fmt.Errorf("submission.auth_file: %s: %w", s.AuthFile, err)
 		}
 	}
-	a.submission = submission.New(c, acceptor{a.tenants[0].queue, a.scanners.outbound}, a.Log)
+	a.submission = submission.New(c, acceptor{a.tenants, a.scanners.outbound}, a.Log)
 	return nil
 }
 
@@ -291,7 +290,7 @@ func (a *Appliance) makeServer() error {
 		Host: a.config.Hostname, Certificates: a.certificates, Directory: a.tenants, Domains: a.tenants, Origins: a.tenants,
 		Outcomes: a.tenants, Deliverer: a.tenants, Log: a.Log,
 		Limits:   dmtpserver.Limits{Message: uint64(a.config.DMTP.MaxOctets), Memory: messagesAtOnce, Sessions: a.config.DMTP.MaxSessions, Exempt: append(a.config.DMTP.Permitted(), a.config.Inbound.Exempted()...)},
-		Buffers:  dmtpserver.NewFiles(a.config.Vault.Folder, messagesAtOnce),
+		Buffers:  dmtpserver.NewFiles(a.config.DataFolder, messagesAtOnce),
 		Timeouts: dmtpserver.Timeouts{Hello: a.config.DMTP.Timeout, Idle: 2 * a.config.DMTP.Timeout, Deliver: a.config.Handoff.Timeout},
 	}
 	if a.plain != nil {

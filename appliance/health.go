@@ -3,21 +3,59 @@ package appliance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
+
+	"dimegate/appliance/config"
 )
 
-// health answers /livez and /readyz on loopback until ctx ends: the process lives, and it takes mail.
-func health(ctx context.Context, ln net.Listener, ready func() error) error {
+// A state is whether a vault takes mail.
+type state struct {
+	view  *config.Config
+	ready bool
+}
+
+// health answers /livez and /readyz on loopback until ctx ends: the process lives, and it takes mail. Of several vaults one that does is
+// enough, and those that do not are named; /readyz/NAME is about the organisation of that name or domain alone.
+func health(ctx context.Context, ln net.Listener, states func() []state) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if ready() != nil {
+	answer := func(w http.ResponseWriter, of func(*config.Config) bool) {
+		ready := false
+		var down []string
+		for _, s := range states() {
+			switch {
+			case !of(s.view):
+			case s.ready:
+				ready = true
+			default:
+				for _, o := range s.view.Organizations {
+					down = append(down, o.Name)
+				}
+			}
+		}
+		if ctx.Err() != nil || !ready {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
 		}
 		w.Write([]byte("ok\n"))
+		for _, name := range down {
+			fmt.Fprintf(w, "not ready: %s\n", name)
+		}
+	}
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, func(*config.Config) bool { return true })
+	})
+	mux.HandleFunc("GET /readyz/{name}", func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		if !slices.ContainsFunc(states(), func(s state) bool { return s.view.Serves(name) }) {
+			http.NotFound(w, r)
+			return
+		}
+		answer(w, func(view *config.Config) bool { return view.Serves(name) })
 	})
 	s := &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10}
 	defer context.AfterFunc(ctx, func() { s.Close() })()

@@ -43,27 +43,36 @@ func (a *Appliance) makeMX() error {
 		return nil
 	}
 	i := a.config.Inbound
-	all, domains := inner{}, map[string]mx.Domain{}
+	all := inner{}
 	for _, t := range a.tenants {
 		own, err := t.innerServers(i.MaxSessions, smtpwire.Timeouts{Verdict: a.config.Handoff.Timeout})
 		if err != nil {
 			return err
 		}
 		maps.Copy(all, own)
-		for _, o := range t.config.Organizations {
-			for _, d := range o.Domains {
-				domains[d] = mx.Domain{Inner: own[d], Strict: o.Policy == "strict", Loops: t.loops, Hold: func() mx.Held { return held{t.vault.NewHold()} }}
-			}
-		}
 	}
 	a.plain = &plain{inner: all, Handover: dmtpserver.NewHandover(&net.TCPAddr{}), Server: mx.New(mx.Config{
-		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { found, ok := domains[d]; return found, ok },
+		Name: a.config.Hostname, Domains: func(d string) (mx.Domain, bool) { return a.tenants.plain(d, all) },
 		Exempt: i.Exempted(), XClient: i.XClients(), Postmaster: "postmaster@" + a.tenants[0].domains()[0], Mark: bridge.MarkField,
 		Firewall: firewall(a.config), Auth: a.mailAuth(), Scanner: a.scanners.inbound,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.certificates.Pick}, Under: dmtpserver.ConnectionState,
 		MaxOctets: i.MaxOctets, MaxRecipients: i.MaxRecipients, MaxSessions: i.MaxSessions, MaxPerClient: i.MaxPerClient, Timeout: i.Timeout, Now: a.Now,
 	}, a.Log)}
 	return nil
+}
+
+// plain is a domain of ours as the SMTP side sees it.
+func (all tenants) plain(domain string, servers inner) (mx.Domain, bool) {
+	t, ours := all.of(domain)
+	if !ours {
+		return mx.Domain{}, false
+	}
+	o, _ := t.config.Organization(domain)
+	d := mx.Domain{Inner: servers[domain], Strict: o.Policy == "strict"}
+	if d.Down = !t.up.Load(); !d.Down {
+		d.Loops, d.Hold = t.loops, func() mx.Held { return held{t.vault.NewHold()} }
+	}
+	return d, true
 }
 
 // mailAuth is what notes SPF, DKIM and DMARC; nil: nobody does.

@@ -17,16 +17,7 @@ import (
 // Run serves until ctx ends, and then ends the sessions in order. It returns nil after a clean stop, or the first fault
 // of a part, which ends all others. Close is still to be called.
 func (a *Appliance) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var parts sync.WaitGroup
-	start := func(name string, f func(context.Context) error) {
-		parts.Go(func() {
-			if err := f(ctx); err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
+	parts := map[string]func(context.Context) error{"scanners": a.checkScanners, "tenants": a.tenants.run}
 	for kind, l := range map[string]struct {
 		open  []net.Listener
 		serve func(context.Context, net.Listener) error
@@ -34,37 +25,44 @@ func (a *Appliance) Run(ctx context.Context) error {
 		"submission": {a.listeners.submission, a.submission.Serve},
 		"dmtp":       {a.listeners.dmtp, a.server.Serve},
 		"dmtp dual":  {a.listeners.dual, a.server.ServeDual},
-		"health": {a.listeners.health, func(ctx context.Context, ln net.Listener) error {
-			return health(ctx, ln, func() error { return errors.Join(ctx.Err(), a.tenants[0].vault.Fault()) })
-		}},
+		"health":     {a.listeners.health, func(ctx context.Context, ln net.Listener) error { return health(ctx, ln, a.tenants.states) }},
 	} {
 		for _, ln := range l.open {
-			a.Log.Info("listening", "kind", kind, "address", ln.Addr().String())
-			start(kind, func(ctx context.Context) error { return l.serve(ctx, ln) })
+			address := ln.Addr().String()
+			a.Log.Info("listening", "kind", kind, "address", address)
+			parts[kind+" "+address] = func(ctx context.Context) error { return l.serve(ctx, ln) }
 		}
 	}
 	if a.plain != nil {
-		start("plain smtp", a.plain.run)
+		parts["plain smtp"] = a.plain.run
 	}
+	for i, w := range a.watchers {
+		parts[fmt.Sprintf("certificates %d", i)] = w.Run
+	}
+	err := together(ctx, parts)
 	for _, t := range a.tenants {
-		start("queue", func(ctx context.Context) error {
-			return t.queue.Run(ctx, deliverer{t.outbound}, notifier{t.inner, t.loops, t.queue})
-		})
-		start("checkpoints", t.checkpoints)
-		start("counts", t.flush)
-		start("sweep", t.sweep)
-		start("organizations", t.watchOrganizations)
-		start("seals", t.watchSeals)
+		if t.inbound != nil {
+			t.inbound.Wait()
+		}
 	}
-	start("scanners", a.checkScanners)
-	for _, w := range a.watchers {
-		start("certificates", w.Run)
+	return err
+}
+
+// together runs parts until ctx ends or one of them fails, which ends the others, and waits for all. Its error is that of the part,
+// or nil.
+func together(ctx context.Context, parts map[string]func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	for name, f := range parts {
+		running.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", name, err))
+			}
+		})
 	}
 	<-ctx.Done()
-	parts.Wait()
-	for _, t := range a.tenants {
-		t.inbound.Wait()
-	}
+	running.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -58,9 +58,12 @@ const heldByScanner = "scanner"
 
 // accept has the content scanners see the message while it is sealed, and asks them before it counts. They see what the client sent,
 // without our trace.
-func (a acceptor) accept(ctx context.Context, env submission.Envelope, e queue.Envelope, body io.Reader) error {
+func (a acceptor) accept(ctx context.Context, t *tenant, env submission.Envelope, e queue.Envelope, body io.Reader) error {
+	if !t.up.Load() {
+		return errDown
+	}
 	if a.scanner == nil {
-		_, err := a.queue.Accept(ctx, e, body)
+		_, err := t.queue.Accept(ctx, e, body)
 		return err
 	}
 	to := make([]string, len(env.To))
@@ -70,7 +73,7 @@ func (a acceptor) accept(ctx context.Context, env submission.Envelope, e queue.E
 	scan := a.scanner.Begin(ctx, scanner.Envelope{ID: env.ID, Client: env.Client, Hello: env.Hello, User: env.User, From: env.From, To: to, UTF8: env.UTF8})
 	defer scan.Close()
 	trace := io.LimitReader(body, int64(env.Trace))
-	_, err := a.queue.AcceptJudged(ctx, e, io.MultiReader(trace, io.TeeReader(body, scan)), func() (string, error) {
+	_, err := t.queue.AcceptJudged(ctx, e, io.MultiReader(trace, io.TeeReader(body, scan)), func() (string, error) {
 		err := scan.Verdict()
 		if errors.Is(err, scanner.ErrQuarantined) {
 			return heldByScanner, nil

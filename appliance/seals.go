@@ -16,11 +16,12 @@ import (
 // sealedRetry is how often a gateway that waits for its seals tries them.
 const sealedRetry = 2 * time.Second
 
-// AwaitSeals returns when the seals of a configuration open, which is at once unless one of them cannot be reached: then
-// the process lives and is not ready, takes no mail, and tries on until ctx ends. A seal that opens nothing while all were
-// reached is an error: waiting would not help.
+// AwaitSeals returns when the seals of a vault of the configuration open, which is at once unless they cannot be reached: then
+// the process lives and is not ready, takes no mail, and tries on until ctx ends. Seals that open nothing while all were
+// reached are an error: waiting would not help.
 func AwaitSeals(ctx context.Context, c *config.Config, log *slog.Logger) error {
-	_, err := keystore.TrySeals(ctx, c.Vault)
+	views := c.Tenants()
+	err := trySeals(ctx, views)
 	if !errors.Is(err, vault.ErrAway) {
 		return err
 	}
@@ -31,10 +32,18 @@ func AwaitSeals(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		done := make(chan error, 1)
-		go func() { done <- health(ctx, ln, func() error { return vault.ErrSealed }) }()
+		go func() {
+			done <- health(ctx, ln, func() []state {
+				var list []state
+				for _, view := range views {
+					list = append(list, state{view, false})
+				}
+				return list
+			})
+		}()
 		defer func() { cancel(); <-done }()
 	}
-	for last := ""; errors.Is(err, vault.ErrAway); _, err = keystore.TrySeals(ctx, c.Vault) {
+	for last := ""; errors.Is(err, vault.ErrAway); err = trySeals(ctx, views) {
 		if now := err.Error(); now != last {
 			log.Error("sealed: not ready until a seal opens", "error", now)
 			last = now
@@ -49,6 +58,19 @@ func AwaitSeals(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		log.Info("unsealed")
 	}
 	return err
+}
+
+// trySeals is nil when the seals of one of some vaults open.
+func trySeals(ctx context.Context, views []*config.Config) error {
+	var errs []error
+	for _, view := range views {
+		_, err := keystore.TrySeals(ctx, view.Vault)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // warnLost names each seal that does not open while another one did.

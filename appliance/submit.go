@@ -16,9 +16,9 @@ import (
 	"dimegate/internal/killpoint"
 )
 
-// acceptor puts what the inner mail servers send into the queue.
+// acceptor puts what the inner mail servers send into the queue of its tenant.
 type acceptor struct {
-	queue   *queue.Queue
+	tenants tenants
 	scanner *scanner.Scanner // nil: nobody looks
 }
 
@@ -43,7 +43,10 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 		}
 		e.Recipients = append(e.Recipients, r)
 	}
-	err := a.accept(ctx, env, e, body)
+	t, body, err := a.tenants.sender(env, body)
+	if err == nil {
+		err = a.accept(ctx, t, env, e, body)
+	}
 	switch {
 	case errors.Is(err, queue.ErrFull):
 		return errors.Join(submission.ErrFull, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
@@ -33,10 +35,12 @@ type gateway struct {
 }
 
 // A tenant is one vault with everything that works on it: the organisations whose keys, queue, records and log are there.
-// Tenants share the gateway and nothing that a seal protects.
+// Tenants share the gateway and nothing that a seal protects. Its configuration is there from the start; the other parts only from
+// the moment that it is up on, which for one of several may come later: until then its mail waits outside.
 type tenant struct {
 	*gateway
 	config *config.Config // as the gateway's, with the organisations and the vault of this tenant alone
+	up     atomic.Bool
 
 	vault     *keystore.Opened
 	inner     inner          // of its domains
@@ -55,31 +59,82 @@ type tenant struct {
 	inbound   *bridge.Inbound
 }
 
-// openTenant opens a vault and makes every part that works on it. The gateway's own parts are made. After an error nothing
-// stays open.
-func openTenant(ctx context.Context, g *gateway, c *config.Config) (_ *tenant, err error) {
-	t := &tenant{gateway: g, config: c}
+// errDown is for whoever needs a tenant whose vault is not open. It is temporary.
+var errDown = errors.New("appliance: the organisation's vault is not open")
+
+// newTenants makes the tenants of a gateway, none of them up yet. Several say in the log whose it is.
+func newTenants(g *gateway) tenants {
+	var all tenants
+	views := g.config.Tenants()
+	for _, view := range views {
+		own := *g
+		if len(views) > 1 {
+			own.Log = g.Log.With("organization", view.Organizations[0].Name)
+		}
+		all = append(all, &tenant{gateway: &own, config: view})
+	}
+	return all
+}
+
+// open opens the vault and makes every part that works on it. After an error nothing stays open, and it may be tried again.
+func (t *tenant) open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			t.close()
+			t.vault, t.inner, t.orgs, t.exchange, t.witnesses = nil, nil, organizations{}, nil, nil
 		}
 	}()
-	if t.vault, err = keystore.Open(ctx, c.Vault, true); err != nil {
-		return nil, err
+	if t.vault, err = keystore.Open(ctx, t.config.Vault, true); err != nil {
+		return err
 	}
-	t.vault.KeepFree(c.Queue.MinFree)
+	t.vault.KeepFree(t.config.Queue.MinFree)
 	t.known = keystore.DomainPins{Vault: t.vault.Vault}
 	t.warnLost(t.vault.Missing)
 	if err := t.sayLayer(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	if t.orgs, err = openOrganizations(ctx, t.vault.Vault, c); err != nil {
-		return nil, err
+	if t.orgs, err = openOrganizations(ctx, t.vault.Vault, t.config); err != nil {
+		return err
 	}
 	if err := each(t.makeLoops, t.makeInner, t.makeResolver, t.makeKeeper, t.makeLadder, t.makeQueue, t.makeInbound, t.makeWitnesses); err != nil {
-		return nil, err
+		return err
 	}
-	return t, nil
+	t.up.Store(true)
+	return nil
+}
+
+// run works on the vault until ctx ends, for a tenant that is not up once it is. The error is a part's that failed, or nil.
+func (t *tenant) run(ctx context.Context) error {
+	for last := ""; !t.up.Load(); {
+		err := t.open(ctx)
+		if err == nil {
+			t.Log.Info("the vault is open: mail of its organisations goes on")
+			break
+		}
+		if now := err.Error(); now != last && ctx.Err() == nil {
+			t.Log.Error("the vault cannot be opened: mail of its organisations waits outside, and all other goes on", "error", now)
+			last = now
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(sealedRetry):
+		}
+	}
+	return together(ctx, map[string]func(context.Context) error{
+		"queue": func(ctx context.Context) error {
+			return t.queue.Run(ctx, deliverer{t.outbound}, notifier{t.inner, t.loops, t.queue})
+		},
+		"checkpoints": t.checkpoints, "counts": t.flush, "sweep": t.sweep, "organizations": t.watchOrganizations, "seals": t.watchSeals,
+	})
+}
+
+// fault tells why the tenant takes no mail now; nil: it does.
+func (t *tenant) fault() error {
+	if !t.up.Load() {
+		return errDown
+	}
+	return t.vault.Fault()
 }
 
 // close gives back what openTenant took.
@@ -109,22 +164,84 @@ func (t *tenant) domains() []string {
 // domain it is about, and to no other.
 type tenants []*tenant
 
-// of returns the tenant of a domain of ours, which is in lower case.
+// open opens all that can be opened. Where none can, the error is of the first.
+func (all tenants) open(ctx context.Context) error {
+	var first error
+	up := 0
+	for _, t := range all {
+		switch err := t.open(ctx); {
+		case err == nil:
+			up++
+		case first == nil:
+			first = err
+		}
+	}
+	if up == 0 {
+		return first
+	}
+	return nil
+}
+
+// run runs all until ctx ends. The only one's fault ends it; of several, one that fails is down from then on, and the others go on as
+// long as there is one.
+func (all tenants) run(ctx context.Context) error {
+	if len(all) == 1 {
+		return all[0].run(ctx)
+	}
+	var failed atomic.Int32
+	parts := map[string]func(context.Context) error{}
+	for _, t := range all {
+		parts[t.config.Organizations[0].Name] = func(ctx context.Context) error {
+			err := t.run(ctx)
+			if err == nil || ctx.Err() != nil {
+				return nil
+			}
+			t.up.Store(false)
+			t.Log.Error("a part failed: mail of its organisations waits outside until the gateway is started again, and all other goes on", "error", err)
+			if int(failed.Add(1)) == len(all) {
+				return err
+			}
+			return nil
+		}
+	}
+	return together(ctx, parts)
+}
+
+// states are what readiness is made of.
+func (all tenants) states() []state {
+	list := make([]state, len(all))
+	for i, t := range all {
+		list[i] = state{t.config, t.fault() == nil}
+	}
+	return list
+}
+
+// of returns the tenant of a domain of ours, which is in lower case. It need not be up.
 func (all tenants) of(domain string) (*tenant, bool) {
 	for _, t := range all {
-		if t.orgs.domains[domain] != nil {
+		if _, ok := t.config.Organization(domain); ok {
 			return t, true
 		}
 	}
 	return nil, false
 }
 
-// named returns the tenant of a domain or address; dmtpserver.ErrNotFound where nobody's is asked for.
+// serve tells whether a domain is ours.
+func (all tenants) serve(domain string) bool {
+	_, ours := all.of(domain)
+	return ours
+}
+
+// named returns the tenant of a domain or address, which is up: dmtpserver.ErrNotFound where it is nobody's here, errDown where it is not.
 func (all tenants) named(name string) (*tenant, error) {
-	if t, ok := all.of(name[strings.LastIndexByte(name, '@')+1:]); ok {
-		return t, nil
+	t, ok := all.of(name[strings.LastIndexByte(name, '@')+1:])
+	switch {
+	case !ok:
+		return nil, dmtpserver.ErrNotFound
+	case !t.up.Load():
+		return nil, errDown
 	}
-	return nil, dmtpserver.ErrNotFound
+	return t, nil
 }
 
 // Current is dmtpserver.Directory's.
@@ -193,9 +310,3 @@ func (all tenants) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 }
 
 func (t *tenant) intents() intents { return intents{t.vault.Vault, t.Now} }
-
-// serve tells whether a domain is ours.
-func (all tenants) serve(domain string) bool {
-	_, ours := all.of(domain)
-	return ours
-}

@@ -64,7 +64,7 @@ func (t *tenant) makeWitnesses() error {
 	for i, text := range t.config.Audit.Witnesses {
 		w, err := NewRemoteWitness(text)
 		if err != nil {
-			return fmt.Errorf("audit.witnesses[%d]: %w", i+1, err)
+			return fmt.Errorf("%s: %w", t.config.Vault.WitnessKey(i), err)
 		}
 		t.witnesses = append(t.witnesses, w)
 	}

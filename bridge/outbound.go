@@ -214,16 +214,25 @@ func (o *Outbound) author(reversePath string, m translate.Message) string {
 	if reversePath != "" && slices.Contains(o.Domains, domainOf(reversePath)) {
 		return reversePath
 	}
+	domain := FromDomain(m, func(d string) bool { return slices.Contains(o.Domains, d) })
+	if domain == "" {
+		domain = o.Domains[0]
+	}
+	return "postmaster@" + domain
+}
+
+// FromDomain is the domain of ours that a message says it is from, in lower case; "" where it names none.
+func FromDomain(m translate.Message, ours func(domain string) bool) string {
 	for f := range translate.Fields(m.Header) {
 		if !f.Is("From") {
 			continue
 		}
 		list, err := mail.ParseAddressList(string(f.Value()))
-		if err == nil && len(list) > 0 && slices.Contains(o.Domains, domainOf(list[0].Address)) { // a group may be empty
-			return "postmaster@" + domainOf(list[0].Address)
+		if err == nil && len(list) > 0 && ours(domainOf(list[0].Address)) { // a group may be empty
+			return domainOf(list[0].Address)
 		}
 	}
-	return "postmaster@" + o.Domains[0]
+	return ""
 }
 
 // seal authors the message and signs it as its origin.

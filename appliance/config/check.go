@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -67,18 +66,13 @@ func (c *Config) Check() error {
 	c.Handoff.check(k.at("handoff."))
 	c.Scanner.check(k.at("scanner."))
 	c.DNS.check(k.at("dns."))
-	c.Vault.HostSeal.check(k.at("vault.host_seal."))
-	c.Vault.SigningSeal.check(k.at("vault.signing_seal."))
-	c.Vault.checkApart(k)
+	c.checkVaults(k)
 	within(k, "vault.check_seals", c.Vault.CheckSeals, time.Second, 24*time.Hour)
 	c.Policy.check(k.at("policy."))
 	c.checkAlt(k.at("alt."))
 	c.Queue.check(k.at("queue."))
 	c.Audit.check(k.at("audit."))
 	c.Keys.check(k.at("keys."))
-	if f := c.Backup.KeysFolder; f != "" && (f == c.Vault.Folder || strings.HasPrefix(f, c.Vault.Folder+string(filepath.Separator))) {
-		k.bad("backup.keys_folder", "%s lies in the vault's folder: name one on other storage, which survives the loss of this one", f)
-	}
 	c.checkHealth(k.at("health."))
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -120,6 +114,13 @@ func (c *Config) checkOrganizations(k checker) {
 			if !slices.Contains(o.Domains, d) {
 				k.bad("keep_keys", "%q is not one of domains", d)
 			}
+		}
+		if _, ok := c.Vault.Own[o.Vault]; !ok && o.Vault != "" {
+			k.bad("vault", "there is no [vault.own.%q]: make that table, empty for its defaults, or leave vault out", o.Vault)
+		}
+		networks(k, "networks", o.Networks)
+		if len(o.Users) > 0 && c.Submission.AuthFile == "" {
+			k.bad("users", "submission.auth_file is not set: nobody could be one of them")
 		}
 		address(k, "inner", o.Inner)
 		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")
@@ -189,6 +190,9 @@ func (s *Submission) checkCertificates(k checker) {
 		}
 	}
 }
+
+// Prefixes returns the networks of a checked table.
+func (o *Organization) Prefixes() []netip.Prefix { return prefixes(o.Networks) }
 
 // Prefixes returns the networks of a checked table.
 func (s *Submission) Prefixes() []netip.Prefix { return prefixes(s.Networks) }
@@ -300,22 +304,6 @@ func (s *Seal) check(k checker) {
 	}
 	if s.TransitTokenFile == "" {
 		k.bad("transit_token_file", "is not set: the key service asks who we are")
-	}
-}
-
-// checkApart refuses one way into both seals.
-func (v *Vault) checkApart(k checker) {
-	h, s := v.HostSeal, v.SigningSeal
-	for _, way := range []struct{ key, host, signing string }{
-		{"key_file", h.KeyFile, s.KeyFile},
-		{"passphrase_file", h.PassphraseFile, s.PassphraseFile},
-		{"credential", h.Credential, s.Credential},
-		{"pkcs11_socket", h.PKCS11Socket, s.PKCS11Socket},
-		{"transit_key", h.TransitAddress + " " + h.TransitKey, s.TransitAddress + " " + s.TransitKey},
-	} {
-		if strings.TrimSpace(way.host) != "" && way.host == way.signing {
-			k.bad("vault.signing_seal."+way.key, "is the host seal's: signing keys need a seal of their own")
-		}
 	}
 }
 

@@ -44,10 +44,7 @@ func (c *Config) CheckFiles() error {
 			k.bad("backup.keys_folder", "%s: is no folder of this user's alone: chmod 700 %s", f, f)
 		}
 	}
-	for _, s := range []struct {
-		key  string
-		seal Seal
-	}{{"vault.host_seal.", c.Vault.HostSeal}, {"vault.signing_seal.", c.Vault.SigningSeal}} {
+	for _, s := range c.onlySeals() {
 		const remedy = "restore it from your backup, or make a new installation with \"gateway init\""
 		if s.seal.Ways() > 1 {
 			continue // any one opens: what is lost is warned of when the seals are
@@ -59,6 +56,21 @@ func (c *Config) CheckFiles() error {
 		return faults
 	}
 	return nil
+}
+
+type keyedSeal struct {
+	key  string
+	seal Seal
+}
+
+// onlySeals are the seals without which nothing starts: none where there are several vaults, of which each may come later.
+func (c *Config) onlySeals() []keyedSeal {
+	all := c.Tenants()
+	if len(all) != 1 {
+		return nil
+	}
+	v := all[0].Vault
+	return []keyedSeal{{v.Key("host_seal."), v.HostSeal}, {v.Key("signing_seal."), v.SigningSeal}}
 }
 
 func certificate(k checker, prefix, cert, key string) {

@@ -51,6 +51,10 @@ type Organization struct {
 	Inner   string   `toml:"inner"`   // host:port of its mail server; default: handoff.address
 	Policy  string   `toml:"policy"`  // what the record says: experimental, mixed or strict; default experimental
 
+	Networks []string `toml:"networks"` // of submission.networks and others that are let in, those who may send as its domains; default all
+	Users    []string `toml:"users"`    // who may send as its domains after AUTH, from anywhere; default all
+	Vault    string   `toml:"vault"`    // name of a [vault.own."…"] table: keys, queue, records and log are there; default: in [vault]
+
 	KeepKeys []string `toml:"keep_keys"` // of domains, those whose users' keys are not rotated, for peers that run libdime's tools; default none
 }
 
@@ -148,6 +152,9 @@ type Vault struct {
 	SigningSeal Seal   `toml:"signing_seal"` // default key_file seals/signing.key in the data folder
 
 	CheckSeals time.Duration `toml:"check_seals"` // how often a running gateway tries every seal, to warn of a lost one; default 10m
+
+	Own  map[string]OwnVault `toml:"own"` // [vault.own."…"], of organisations that share none
+	Name string              `toml:"-"`   // of a vault in Own, in the view of its tenant; see Tenants
 }
 
 // A Seal is opened by any one of what is named here: each that is in place when seals are made or added is a way in.
@@ -409,7 +416,7 @@ func (c *Config) Resolve(folder string) {
 	for i := range c.TLS.CRLFiles {
 		at(folder, &c.TLS.CRLFiles[i], "")
 	}
-	at(folder, &c.Vault.Folder, "vault")
+	c.resolveVaults(func(path *string, fallback string) { at(folder, path, fallback) })
 	if c.Submission.CertificateFile == "" && c.Submission.KeyFile == "" {
 		c.Submission.CertificateFile = filepath.Join(c.DataFolder, "tls/ecdsa.crt")
 		c.Submission.KeyFile = filepath.Join(c.DataFolder, "tls/ecdsa.key")
@@ -425,16 +432,6 @@ func (c *Config) Resolve(folder string) {
 	for i := range c.DMTP.Certificates {
 		at(folder, &c.DMTP.Certificates[i].CertificateFile, "")
 		at(folder, &c.DMTP.Certificates[i].KeyFile, "")
-	}
-	for name, s := range map[string]*Seal{"host": &c.Vault.HostSeal, "signing": &c.Vault.SigningSeal} {
-		if s.Ways() == 0 {
-			s.KeyFile = filepath.Join(c.DataFolder, "seals", name+".key")
-		}
-		at(folder, &s.KeyFile, "")
-		at(folder, &s.PassphraseFile, "")
-		at(folder, &s.PKCS11Socket, "")
-		at(folder, &s.TransitTokenFile, "")
-		at(folder, &s.TransitCAFile, "")
 	}
 	at(folder, &c.Backup.KeysFolder, "")
 	at(folder, &c.Policy.SmartHostAuthFile, "")

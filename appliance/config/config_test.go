@@ -49,7 +49,7 @@ func TestFileHasEveryKey(t *testing.T) {
 	keys(reflect.TypeFor[config.Config](), "", want)
 	got := map[string]bool{}
 	for _, k := range set {
-		got[regexp.MustCompile(`"[^"]*"`).ReplaceAllString(k, "*")] = true
+		got[regexp.MustCompile(`"[^"]*"|\bexample\b`).ReplaceAllString(k, "*")] = true
 	}
 	for _, k := range slices.Sorted(maps.Keys(want)) {
 		if !got[k] {
@@ -85,6 +85,9 @@ func keys(t reflect.Type, prefix string, into map[string]bool) {
 		return
 	}
 	for f := range t.Fields() {
+		if f.Tag.Get("toml") == "-" {
+			continue
+		}
 		keys(f.Type, strings.TrimPrefix(prefix+"."+f.Tag.Get("toml"), "."), into)
 	}
 }
@@ -151,7 +154,15 @@ func TestLoad(t *testing.T) {
 		"inner in circles":       {org + "inner = \"127.0.0.1:2525\"\n", []string{"organization[1].inner: 127.0.0.1:2525 is our own submission.listen"}},
 		"health for all":         {org + "[health]\nlisten = \"0.0.0.0:8026\"\n", []string{"health.listen: 0.0.0.0:8026 is not on loopback"}},
 		"AD from afar":           {org + "[dns]\ntrust_ad = true\nresolvers = [\"192.0.2.53:53\"]\n", []string{"dns.trust_ad: 192.0.2.53:53 is not on loopback"}},
-		"one seal for both":      {org + "[vault.host_seal]\nkey_file = \"k\"\n[vault.signing_seal]\nkey_file = \"k\"\n", []string{"vault.signing_seal.key_file: is the host seal"}},
+		"no such vault":          {org + "vault = \"own\"\n", []string{"organization[1].vault: there is no [vault.own.\"own\"]"}},
+		"vault of nobody":        {org + "[vault.own.a]\n", []string{"vault.own.a.folder: no organization has vault = \"a\""}},
+		"vault's name":           {org + "vault = \"a/b\"\n[vault.own.\"a/b\"]\n", []string{"the vault's name \"a/b\" is not made of"}},
+		"vault in a vault":       {two + "[vault.own.a]\nfolder = \"/v/a\"\n[vault]\nfolder = \"/v\"\n", []string{"vault.own.a.folder: /v/a is not apart from /v, which is vault.folder"}},
+		"one seal for two":       {two + "[vault.host_seal]\nkey_file = \"/k\"\n[vault.own.a.signing_seal]\nkey_file = \"/k\"\n", []string{"vault.own.a.signing_seal.key_file: is vault.host_seal.key_file, too"}},
+		"witness of a vault":     {two + "[vault.own.a]\nwitnesses = [\"x\"]\n", []string{"vault.own.a.witnesses[1]: is not \"URL KEY\""}},
+		"users without a file":   {org + "users = [\"ann\"]\n", []string{"organization[1].users: submission.auth_file is not set"}},
+		"networks of one":        {org + "networks = [\"here\"]\n", []string{"organization[1].networks: \"here\" is neither"}},
+		"one seal for both":      {org + "[vault.host_seal]\nkey_file = \"k\"\n[vault.signing_seal]\nkey_file = \"k\"\n", []string{"vault.signing_seal.key_file: is vault.host_seal.key_file, too"}},
 		"a credential's path":    {org + "[vault.host_seal]\ncredential = \"a/b\"\n", []string{"vault.host_seal.credential: is a name"}},
 		"transit in the clear":   {org + "[vault.host_seal]\ntransit_address = \"http://bao.example\"\ntransit_key = \"k\"\ntransit_token_file = \"t\"\n", []string{"vault.host_seal.transit_address: is not https"}},
 		"half a transit seal":    {org + "[vault.host_seal]\ntransit_key = \"k\"\n", []string{"vault.host_seal.transit_address: is not set"}},
@@ -182,6 +193,52 @@ func TestLoad(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// two organisations, of which the second has a vault of its own.
+const two = org + "[[organization]]\ndomains = [\"other.example\"]\nvault = \"a\"\n"
+
+// Each vault in use has a view, with its organisations alone, and defaults of its own.
+func TestTenants(t *testing.T) {
+	path := write(t, "gateway.toml", two+`
+[[organization]]
+domains = ["third.example"]
+vault = "a"
+[vault.own.a]
+witnesses = ["https://w.example w+1+x"]
+[vault.own.a.signing_seal]
+pkcs11_socket = "token.sock"
+[audit]
+witnesses = ["https://v.example v+1+x"]
+`, 0o644)
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := c.Tenants()
+	if len(all) != 2 || len(all[0].Organizations) != 1 || len(all[1].Organizations) != 2 {
+		t.Fatalf("%d views", len(all))
+	}
+	first, own := all[0].Vault, all[1].Vault
+	for _, tt := range []struct{ what, got, want string }{
+		{"folder", own.Folder, filepath.Join(c.DataFolder, "vaults/a")},
+		{"host seal", own.HostSeal.KeyFile, filepath.Join(c.DataFolder, "seals/a/host.key")},
+		{"signing seal", own.SigningSeal.KeyFile, ""},
+		{"token", own.SigningSeal.PKCS11Socket, filepath.Join(filepath.Dir(path), "token.sock")},
+		{"token's name", own.SigningSeal.PKCS11Name, "token"},
+		{"key", own.Key("folder"), "vault.own.a.folder"},
+		{"witness", all[1].Audit.Witnesses[0], "https://w.example w+1+x"},
+		{"common folder", first.Folder, filepath.Join(c.DataFolder, "vault")},
+		{"common key", first.Key("folder"), "vault.folder"},
+		{"common witness", all[0].Audit.Witnesses[0], "https://v.example v+1+x"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.what, tt.got, tt.want)
+		}
+	}
+	if !all[1].Serves("Third.example") || all[1].Serves("example.org") || own.CheckSeals != first.CheckSeals {
+		t.Error("the view is of another")
 	}
 }
 

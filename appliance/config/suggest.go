@@ -38,7 +38,9 @@ func keysUnder(t reflect.Type, path []string) []string {
 		if len(path) > 0 && tag == path[0] {
 			return keysUnder(f.Type, path[1:])
 		}
-		keys = append(keys, tag)
+		if tag != "-" {
+			keys = append(keys, tag)
+		}
 	}
 	if len(path) > 0 {
 		return nil

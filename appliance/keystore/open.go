@@ -103,7 +103,7 @@ func openRoot(ctx context.Context, c config.Vault, role vault.Role) (*vault.Root
 	root, err := vault.OpenSeal(ctx, header, role, seals(given)...)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("vault.folder: %s: no such file: run \"gateway init\", or restore the folder from your backup", header)
+		return nil, fmt.Errorf("%s: %s: no such file: run \"gateway init\", or restore the folder from your backup", c.Key("folder"), header)
 	case errors.Is(err, vault.ErrSealed):
 		return nil, closedError(given, role, header, err)
 	}
@@ -177,7 +177,7 @@ func Seals(c config.Vault, role vault.Role) []Given {
 		if what == "" {
 			return
 		}
-		g := Given{Key: "vault." + role.String() + "_seal." + key, What: what}
+		g := Given{Key: c.Key(role.String() + "_seal." + key), What: what}
 		s, err := make()
 		if g.Fault = remedy(g.Key, what, err); err == nil {
 			g.Seal = s

@@ -69,47 +69,110 @@ func Make(ctx context.Context, c *config.Config, now time.Time) (*Made, error) {
 			return nil, err
 		}
 	}
-	v, err := keystore.Open(ctx, c.Vault, false)
+	m := &Made{DataFolder: c.DataFolder, New: fresh}
+	certificates, selfSigned, err := readCertificates(c)
 	if err != nil {
 		return nil, err
 	}
-	m := &Made{DataFolder: c.DataFolder, New: fresh}
-	for role, s := range map[vault.Role]config.Seal{vault.HostRole: c.Vault.HostSeal, vault.SigningRole: c.Vault.SigningSeal} {
+	m.SelfSigned = selfSigned
+	for _, view := range c.Tenants() {
+		if err := addVault(ctx, view, now); err != nil {
+			return nil, err
+		}
+		if err := m.tenant(ctx, c, view, certificates, now); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// tenant makes what one vault has not yet.
+func (m *Made) tenant(ctx context.Context, c, view *config.Config, certificates [][]byte, now time.Time) error {
+	v, err := keystore.Open(ctx, view.Vault, false)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	for _, role := range []vault.Role{vault.HostRole, vault.SigningRole} {
+		s := view.Vault.HostSeal
+		if role == vault.SigningRole {
+			s = view.Vault.SigningSeal
+		}
 		for _, file := range []string{s.KeyFile, s.PassphraseFile} {
 			if file != "" {
 				m.Seals = append(m.Seals, SealFile{role.String(), file})
 			}
 		}
 	}
-	slices.SortFunc(m.Seals, func(a, b SealFile) int { return strings.Compare(a.Role, b.Role) })
-	err = m.domains(ctx, c, v.Vault, now)
-	if err == nil {
-		_, err = audit.VaultKey(ctx, v.Vault) // made now, so that it is in the first backup
+	if err := m.domains(ctx, c, view, v.Vault, certificates, now); err != nil {
+		return err
 	}
-	if cerr := v.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return nil, err
-	}
-	return m, nil
+	_, err = audit.VaultKey(ctx, v.Vault) // made now, so that it is in the first backup
+	return err
 }
 
 // isFresh reports whether there is no installation yet. Parts of one are an error: they may be what is left of keys.
 func isFresh(c *config.Config) (bool, error) {
-	if there(filepath.Join(c.Vault.Folder, "vault.db")) {
-		return false, nil
-	}
-	for _, folder := range []string{c.Vault.Folder, c.DataFolder} {
-		list, err := os.ReadDir(folder)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, err
+	folders := []string{c.DataFolder}
+	for _, view := range c.Tenants() {
+		if hasVault(view) {
+			return false, nil
 		}
-		if len(list) > 0 {
-			return false, fmt.Errorf("%s: %w, and holds no vault: empty it, or name another folder", folder, ErrOccupied)
+		folders = append(folders, view.Vault.Folder)
+	}
+	for _, folder := range folders {
+		if err := empty(folder); err != nil {
+			return false, err
 		}
 	}
 	return true, nil
+}
+
+func hasVault(view *config.Config) bool { return there(filepath.Join(view.Vault.Folder, "vault.db")) }
+
+// empty is an error for a folder that holds something.
+func empty(folder string) error {
+	list, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(list) > 0 {
+		return fmt.Errorf("%s: %w, and holds no vault: empty it, or name another folder", folder, ErrOccupied)
+	}
+	return nil
+}
+
+// addVault makes a vault that an installation has not yet. A key file of ours without a vault is what is left of one that was lost:
+// then nothing is made in its place.
+func addVault(ctx context.Context, view *config.Config, now time.Time) (err error) {
+	v := view.Vault
+	if hasVault(view) {
+		return nil
+	}
+	if err := empty(v.Folder); err != nil {
+		return err
+	}
+	for _, file := range []string{v.HostSeal.KeyFile, v.SigningSeal.KeyFile} {
+		if file != "" && inside(view.DataFolder, file) && there(file) {
+			return fmt.Errorf("%s: %w, but the vault that it opens does not: restore %s from your backup, or move the key file away to begin anew", file, ErrOccupied, v.Folder)
+		}
+	}
+	s, err := newStage(v.Folder)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			s.undo()
+		}
+	}()
+	if v, err = s.vault(v); err != nil {
+		return err
+	}
+	if err := makeVault(ctx, v, now); err != nil {
+		return err
+	}
+	return s.publish()
 }
 
 // checkBrought loads the certificates that the administrator brings, before anything is made.
@@ -148,22 +211,32 @@ func makeData(ctx context.Context, c *config.Config, now time.Time) (err error) 
 			s.undo()
 		}
 	}()
-	staged := c.Vault
-	if staged.Folder, err = s.folder(c.Vault.Folder); err != nil {
-		return err
-	}
-	for _, seal := range []*config.Seal{&staged.HostSeal, &staged.SigningSeal} {
-		if err := s.sealFile(seal); err != nil {
+	for _, view := range c.Tenants() {
+		staged, err := s.vault(view.Vault)
+		if err != nil {
 			return err
 		}
-	}
-	if err := makeVault(ctx, staged, now); err != nil {
-		return err
+		if err := makeVault(ctx, staged, now); err != nil {
+			return err
+		}
 	}
 	if err := s.certificates(c, now); err != nil {
 		return err
 	}
 	return s.publish()
+}
+
+// vault makes a vault's folder and the key files of its seals, and says where they are now.
+func (s *stage) vault(v config.Vault) (_ config.Vault, err error) {
+	if v.Folder, err = s.folder(v.Folder); err != nil {
+		return v, err
+	}
+	for _, seal := range []*config.Seal{&v.HostSeal, &v.SigningSeal} {
+		if err := s.sealFile(seal); err != nil {
+			return v, err
+		}
+	}
+	return v, nil
 }
 
 func makeVault(ctx context.Context, c config.Vault, now time.Time) error {
@@ -188,20 +261,22 @@ func makeVault(ctx context.Context, c config.Vault, now time.Time) error {
 }
 
 // domains makes the keys of the domains that have none, and every domain's record.
-func (m *Made) domains(ctx context.Context, c *config.Config, v *vault.Vault, now time.Time) error {
-	certificates, selfSigned, err := readCertificates(c)
-	if err != nil {
-		return err
-	}
-	m.SelfSigned = selfSigned
-	policy, err := keystore.PolicyFields(c.Alt)
+func (m *Made) domains(ctx context.Context, c, view *config.Config, v *vault.Vault, certificates [][]byte, now time.Time) error {
+	policy, err := keystore.PolicyFields(view.Alt)
 	if err != nil {
 		return err
 	}
 	org := keystore.Organization{Vault: v}
-	for _, o := range c.Organizations {
+	for _, o := range view.Organizations {
 		for _, name := range o.Domains {
 			d := Domain{Name: name}
+			if known, err := v.OrgSignets(ctx, name); err != nil {
+				return err
+			} else if len(known) == 0 {
+				if err := elsewhere(ctx, c, view, name); err != nil {
+					return err
+				}
+			}
 			if _, err := keystore.CreateOrganization(ctx, v, name, o.Name, now, policy...); err == nil {
 				d.New = true
 			} else if !errors.Is(err, vault.ErrExists) {
@@ -215,6 +290,29 @@ func (m *Made) domains(ctx context.Context, c *config.Config, v *vault.Vault, no
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			m.Domains = append(m.Domains, d)
+		}
+	}
+	return nil
+}
+
+// elsewhere is an error for a domain that has keys in a vault of another organisation: new ones here would be other keys, and leave
+// its mail, log and users' keys where they are.
+func elsewhere(ctx context.Context, c, view *config.Config, domain string) error {
+	others := append(c.Tenants(), (&config.Config{Vault: c.Vault}).Tenants()...)
+	for _, other := range others {
+		if other.Vault.Folder == view.Vault.Folder || !hasVault(other) {
+			continue
+		}
+		v, err := vault.Open(ctx, vault.Options{Dir: other.Vault.Folder})
+		if err != nil {
+			return fmt.Errorf("%s: %w", other.Vault.Key("folder"), err)
+		}
+		signets, err := v.OrgSignets(ctx, domain)
+		if err = errors.Join(err, v.Close()); err != nil {
+			return err
+		}
+		if len(signets) > 0 {
+			return fmt.Errorf("%s: its keys are in %s (%s): a domain stays in the vault where it began", domain, other.Vault.Folder, other.Vault.Key("folder"))
 		}
 	}
 	return nil

@@ -30,8 +30,10 @@ type Domain struct {
 	Inner *handoff.Inner
 	// Strict means that the domain wants no plain mail from outside (dmtp.md §11.3).
 	Strict bool
-	Loops  *handoff.LoopGuard // knows what goes round; nil: by its Received fields only
-	Hold   func() Held        // keeps a message while it is checked; needed where one is
+	// Down means that the domain's part of the gateway is not there now: mail is to come again.
+	Down  bool
+	Loops *handoff.LoopGuard // knows what goes round; nil: by its Received fields only
+	Hold  func() Held        // keeps a message while it is checked; needed where one is
 }
 
 // A Held is a message that waits to be checked. It is written, then read as often as one likes. Write's errors are ErrFull and

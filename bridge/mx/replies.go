@@ -20,6 +20,7 @@ var (
 	errEnough    = errors.New("mx: too many recipients of this session were refused")
 	errEightBit  = errors.New("mx: the inner server takes no octets above 127")
 	ErrFull      = errors.New("mx: no room to hold a message") // of Held
+	errDown      = errors.New("mx: nothing can be taken for the domain now")
 	errSlow      = errors.New("mx: the message comes in too slowly")
 )
 
@@ -51,6 +52,7 @@ var replies = []struct {
 	{scanner.ErrQuarantined, 550, 7, 1, "refused by the content scanner"}, // there is nowhere to hold it
 	{scanner.ErrTooLarge, 552, 3, 4, "larger than the content scanner may be shown"},
 	{scanner.ErrUnavailable, 451, 7, 1, "the content scanner gives no verdict, try again later"},
+	{errDown, 451, 3, 2, "the recipient's domain takes no mail now, try again later"},
 	{errSlow, 451, 4, 2, "the message comes in too slowly"},
 	{smtpwire.ErrUncertain, 451, 4, 2, "the recipient's server gave no answer, try again later"},
 	{handoff.ErrUnavailable, 451, 4, 1, "the recipient's server cannot be reached, try again later"},

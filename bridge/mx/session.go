@@ -119,6 +119,8 @@ func (s *session) rcpt(to string) error {
 		return errRelay
 	case d.Strict && !exempt:
 		return errStrict
+	case d.Down:
+		return errDown
 	case slices.Contains(s.to, address):
 		return nil
 	case s.tx != nil && (s.domain.Inner != d.Inner || d.Inner.LMTP && len(s.to) > 0): // LMTP has an answer for each recipient, SMTP one for all

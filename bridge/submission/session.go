@@ -104,15 +104,20 @@ func (s *session) Mail(from string, o *smtp.MailOptions) error {
 		UTF8: o.UTF8, Require: o.RequireTLS, Body: string(o.Body), Size: o.Size, Ret: string(o.Return), EnvID: o.EnvelopeID,
 		Client: s.peer(), Hello: s.hello(), User: s.user(),
 	}
+	domain := ""
 	if from != "" {
-		address, domain, err := smtpwire.Canonical(from, o.UTF8)
-		if err != nil {
+		var err error
+		if env.From, domain, err = smtpwire.Canonical(from, o.UTF8); err != nil {
 			return replyFor(err)
 		}
-		env.From = address
 		if env.Foreign = !s.server.Domains(domain); env.Foreign && !s.server.Forwarding {
 			return reply(550, 7, 1, "the sender's domain is not served here")
+		} else if env.Foreign {
+			domain = ""
 		}
+	}
+	if s.server.May != nil && !s.server.May(env, domain) {
+		return reply(550, 7, 1, "this client may not send as the sender's domain")
 	}
 	if err := s.mayAdd(env, 1); err != nil {
 		return replyFor(err)

@@ -60,11 +60,14 @@ type Recipient struct {
 
 // A Config is what one listener allows.
 type Config struct {
-	Name       string                   // our host name
-	Networks   []netip.Prefix           // may send without a password
-	XClient    []netip.Prefix           // may say by XCLIENT for whom they speak, who is then judged in their place
-	Domains    func(domain string) bool // is ours; domain in lower case
-	Forwarding bool                     // take senders of other domains, marked Foreign
+	Name     string                   // our host name
+	Networks []netip.Prefix           // may send without a password
+	XClient  []netip.Prefix           // may say by XCLIENT for whom they speak, who is then judged in their place
+	Domains  func(domain string) bool // is ours; domain in lower case
+	// May tells whether a client, by env.Client and env.User, may send as a domain of ours, "" for the null reverse-path and senders of
+	// other domains. Nil: who may send at all may.
+	May        func(env Envelope, domain string) bool
+	Forwarding bool // take senders of other domains, marked Foreign
 
 	TLS        *tls.Config // nil: no STARTTLS
 	RequireTLS bool        // no MAIL before STARTTLS

@@ -77,7 +77,7 @@ func runAuditVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 	}
 	if len(witnesses) == 0 {
 		var err error
-		if witnesses, err = configuredWitnesses(*path); err != nil {
+		if witnesses, err = configuredWitnesses(ctx, *path); err != nil {
 			return err
 		}
 	}
@@ -103,10 +103,10 @@ func runAuditVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []str
 }
 
 // configuredWitnesses are the keys of audit.witnesses of a configuration file.
-func configuredWitnesses(path string) ([]note.Verifier, error) {
-	c, err := config.Load(path)
+func configuredWitnesses(ctx context.Context, path string) ([]note.Verifier, error) {
+	c, err := viewFor(ctx, path)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
 	return witnessKeys(c)
 }
@@ -117,7 +117,7 @@ func witnessKeys(c *config.Config) (list []note.Verifier, err error) {
 		_, key, _ := strings.Cut(text, " ")
 		v, err := audit.ParseWitness(key)
 		if err != nil {
-			return nil, usagef("audit.witnesses[%d]: %w", i+1, err)
+			return nil, usagef("%s: %w", c.Vault.WitnessKey(i), err)
 		}
 		list = append(list, v)
 	}

@@ -67,10 +67,11 @@ var caseStationCommand = command{
 			example: "gateway case station mark case-2026-7 privilege 3 12-19",
 			run:     runStationMark,
 		},
+		stationExportCommand,
 		{
 			name: "close", summary: "destroy the case key and all that was opened, and sign that it is done",
 			usage:   "[--export FILE] [--out FILE] [--yes] [--passphrase-file FILE] [--json] FOLDER",
-			example: "gateway case station close --export export/manifest.json --out closing.json case-2026-7",
+			example: "gateway case station close --export evidence-06EQZ….manifest --out closing.json case-2026-7",
 			run:     runStationClose,
 		},
 	},
@@ -499,7 +500,7 @@ func itemNumbers(args []string) ([]int, error) {
 }
 
 func runStationClose(_ context.Context, std stdio, fs *flag.FlagSet, args []string) error {
-	export := fs.String("export", "", "manifest `FILE` of what was exported, whose digest the log gets")
+	export := fs.String("export", "", "manifest `FILE` of the evidence package (or another list of what was exported), whose digest the log gets")
 	out := fs.String("out", "", "`FILE` for the closing file; must not exist")
 	yes := fs.Bool("yes", false, "close without asking")
 	f := newStationFlags(fs)

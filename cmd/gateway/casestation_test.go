@@ -74,9 +74,23 @@ func TestCaseStation(t *testing.T) {
 		t.Errorf("shown: %q", got)
 	}
 	gateway(2, cmd("show", w.Folder(), "9")...)
+	usb := filepath.Join(dir, "usb")
+	gateway(2, cmd("export", w.Folder())...)
+	gateway(2, cmd("export", "--out", usb, "--format", "eml,pst", w.Folder())...)
+	has(gateway(0, cmd("export", "--out", usb, "--format", "eml,mbox,dat,csv,evidence", w.Folder())...), "2 items, 1 withheld, 24 octets in 1 volume under")
+	if b, err := os.ReadFile(filepath.Join(usb, "VOL001", "NATIVES", "DG00000002.eml")); err != nil || string(b) != "Subject: food\r\n\r\nlunch\r\n" {
+		t.Errorf("native: %q, %v", b, err)
+	}
+	packages, err := filepath.Glob(filepath.Join(usb, "evidence-*.zip"))
+	if err != nil || len(packages) != 1 {
+		t.Fatalf("packages: %q, %v", packages, err)
+	}
+	has(gateway(0, "evidence", "verify", packages[0]), "1 message")
+	gateway(2, cmd("export", "--out", usb, "--format", "evidence", w.Folder())...)
+	has(gateway(0, cmd("export", "--out", usb, "--format", "eml,mbox,dat,csv", "--json", w.Folder())...), `"kept":1`)
 	closing := filepath.Join(dir, "closing.json")
 	has(gateway(2, cmd("close", "--out", closing, w.Folder())...), "nothing is signed without a yes")
-	has(gateway(0, cmd("close", "--yes", "--out", closing, w.Folder())...), "closed: 3 records were opened")
+	has(gateway(0, cmd("close", "--yes", "--export", strings.TrimSuffix(packages[0], ".zip")+".manifest", "--out", closing, w.Folder())...), "closed: 3 records were opened")
 	if _, err := os.Stat(closing); err != nil {
 		t.Error(err)
 	}

@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/BurntSushi/toml"
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
@@ -51,7 +54,10 @@ func runConfigCheck(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 	}
 	c, err := config.Load(*path)
 	if err == nil {
-		_, err = witnessKeys(c)
+		for _, view := range c.Tenants() {
+			_, werr := witnessKeys(view)
+			err = errors.Join(err, werr)
+		}
 	}
 	if err == nil {
 		_, err = keystore.Layer(c.Alt)
@@ -151,6 +157,9 @@ func walk(v reflect.Value, key, pattern string, visit func(key, pattern string, 
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			name := v.Type().Field(i).Tag.Get("toml")
+			if name == "-" {
+				continue
+			}
 			walk(v.Field(i), strings.TrimPrefix(key+"."+name, "."), strings.TrimPrefix(pattern+"."+name, "."), visit)
 		}
 	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
@@ -161,7 +170,7 @@ func walk(v reflect.Value, key, pattern string, visit func(key, pattern string, 
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 		for _, k := range keys {
-			walk(v.MapIndex(k), fmt.Sprintf("%s.%q", key, k), pattern+".*", visit)
+			walk(v.MapIndex(k), key+"."+toml.Key{k.String()}.String(), pattern+".*", visit)
 		}
 	default:
 		visit(key, pattern, plain(v.Interface()))
@@ -183,6 +192,9 @@ func plain(v any) any {
 	return v
 }
 
+// quotedName is the name of one of many tables.
+var quotedName = regexp.MustCompile(`"[^"]*"`)
+
 // comments reads what gateway.toml says above each key, or each table for a table's first key.
 func comments() map[string]string {
 	about := map[string]string{}
@@ -197,9 +209,7 @@ func comments() map[string]string {
 			continue
 		case strings.HasPrefix(bare, "["):
 			table = strings.Trim(bare, "[]") + "."
-			if i := strings.IndexByte(table, '"'); i >= 0 {
-				table = table[:i] + "*."
-			}
+			table = quotedName.ReplaceAllString(table, "*")
 		case strings.Contains(bare, " = "):
 			key, _, _ := strings.Cut(bare, " = ")
 			about[table+key] = strings.Join(above, "\n")

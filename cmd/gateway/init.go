@@ -86,7 +86,7 @@ func initConfig(ctx context.Context, path string, a setup.Answer) (c *config.Con
 		if answered {
 			return nil, false, fmt.Errorf("init: %s exists already: change it there, and run \"gateway init --config %s\" alone", path, path)
 		}
-		c, err := loadFor(ctx, path)
+		c, err := loadAll(ctx, path)
 		return c, false, err
 	}
 	if len(a.Domains) == 0 {

@@ -349,7 +349,7 @@ func openVault(ctx context.Context, path string) (*vault.Vault, error) {
 func openVaultOf(ctx context.Context, c *config.Config) (*vault.Vault, error) {
 	v, err := vault.Open(ctx, vault.Options{Dir: c.Vault.Folder})
 	if err != nil {
-		return nil, usageError{fmt.Errorf("vault.folder: %w", err)}
+		return nil, usageError{fmt.Errorf("%s: %w", c.Vault.Key("folder"), err)}
 	}
 	return v, nil
 }

@@ -127,7 +127,7 @@ func call(ctx context.Context, std stdio, path string, list []command, args []st
 		fs := flag.NewFlagSet(path, flag.ContinueOnError)
 		fs.SetOutput(std.err)
 		fs.Usage = func() { printHelp(std.out, path, c, fs) }
-		return c.run(withLine(ctx, path, args[1:]), std, fs, args[1:])
+		return c.run(withLine(ctx, fs, args[1:]), std, fs, args[1:])
 	}
 	return usagef("%s: unknown command %q: see %q", path, args[0], path+" --help")
 }

@@ -52,23 +52,82 @@ var rolesCommand = command{
 
 // A line is the command line that runs, as authorize sees it.
 type line struct {
-	command string // its name behind "gateway"
-	args    []string
+	command      string // its name behind "gateway"
+	args         []string
+	organization *string // whose vault it works on; nil: on every one
 }
 
 type lineKey struct{}
 
-func withLine(ctx context.Context, path string, args []string) context.Context {
-	return context.WithValue(ctx, lineKey{}, line{strings.TrimPrefix(path, "gateway "), args})
+// withLine notes the command line for loadFor, and gives each command that opens a vault the flag that says whose.
+func withLine(ctx context.Context, fs *flag.FlagSet, args []string) context.Context {
+	l := line{command: strings.TrimPrefix(fs.Name(), "gateway "), args: args}
+	if rule, ok := roles.Table[l.command]; ok && !rule.All {
+		l.organization = fs.String("organization", "", "`NAME` or domain of the organisation whose vault is meant; needed where there are several vaults")
+	}
+	return context.WithValue(ctx, lineKey{}, l)
 }
 
-// loadFor reads the configuration for a command that works with what it names, if the person may use that command.
+// loadFor reads the configuration for a command that works with what it names, if the person may use that command: the view of the
+// organisation that --organization names, where there are several vaults.
 func loadFor(ctx context.Context, path string) (*config.Config, error) {
+	c, err := viewFor(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return c, authorize(ctx, c)
+}
+
+// viewFor is loadFor for what everybody may see.
+func viewFor(ctx context.Context, path string) (*config.Config, error) {
 	c, err := config.Load(path)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return c, authorize(ctx, c)
+	l, _ := ctx.Value(lineKey{}).(line)
+	named := ""
+	if l.organization != nil {
+		named = *l.organization
+	}
+	if c, err = tenantOf(c, named); err != nil {
+		return nil, usageError{err}
+	}
+	return c, nil
+}
+
+// loadAll is loadFor for a command that works on every vault: the person must be one who may in each.
+func loadAll(ctx context.Context, path string) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	for _, view := range c.Tenants() {
+		if err := authorize(ctx, view); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// tenantOf is the view of the organisation of a name or domain, "" where there is one vault only.
+func tenantOf(c *config.Config, name string) (*config.Config, error) {
+	views := c.Tenants()
+	if name == "" && len(views) == 1 {
+		return views[0], nil
+	}
+	var names []string
+	for _, view := range views {
+		if name != "" && view.Serves(name) {
+			return view, nil
+		}
+		for _, o := range view.Organizations {
+			names = append(names, o.Name)
+		}
+	}
+	if name == "" {
+		return nil, fmt.Errorf("there are %d vaults: say whose is meant with --organization: %s", len(views), strings.Join(names, ", "))
+	}
+	return nil, fmt.Errorf("--organization %s: there is no such organisation or domain: there are %s", name, strings.Join(names, ", "))
 }
 
 // authorize refuses a command that is not among the person's duties, and writes a leaf before one that shows addresses. It
@@ -78,7 +137,7 @@ func authorize(ctx context.Context, c *config.Config) error {
 	if errors.Is(err, vault.ErrNotFound) {
 		return nil
 	} else if err != nil {
-		return usageError{fmt.Errorf("vault.folder: %w", err)}
+		return usageError{fmt.Errorf("%s: %w", c.Vault.Key("folder"), err)}
 	}
 	defer v.Close()
 	octets, err := v.Roles(ctx)

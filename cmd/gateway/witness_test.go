@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -65,7 +66,7 @@ func TestWitness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, o, err := openSealed(withLine(t.Context(), "gateway audit verify", nil), path)
+	_, o, err := openSealed(withLine(t.Context(), flag.NewFlagSet("gateway audit verify", flag.ContinueOnError), nil), path)
 	if err != nil {
 		t.Fatal(err)
 	}

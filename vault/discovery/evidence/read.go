@@ -176,6 +176,15 @@ func (c *container) read(name string, limit int) ([]byte, error) {
 	return b, nil
 }
 
+// TagManifest is the octets whose digest D("export", …) the requester signed.
+func TagManifest(r io.ReaderAt, size int64) ([]byte, error) {
+	c, err := openContainer(r, size)
+	if err != nil {
+		return nil, err
+	}
+	return c.read(fileTags+algorithms[1]+".txt", maxSmall)
+}
+
 // readFault tells damage from trouble of the machine's own.
 func readFault(name string, err error) error {
 	if errors.Is(err, zip.ErrChecksum) || errors.Is(err, zip.ErrFormat) || errors.Is(err, io.ErrUnexpectedEOF) {
