@@ -193,7 +193,7 @@ func (t *tenant) makeKeeper() error {
 	pins := trustful.NewPins(keystore.Pins{Vault: t.vault.Vault}, peers{t.resolver}, t.Now)
 	o := trustful.Options{
 		Store: keystore.Keys{Vault: t.vault.Vault, Now: t.Now}, Organization: t.orgs, Pins: pins, Peers: peers{t.resolver},
-		Grace: t.config.Keys.Grace, Life: t.config.Keys.RotateAfter, Keeps: t.config.KeepsKeys, Layer: layer, Now: t.Now,
+		Grace: t.config.Keys.Grace, Life: t.config.Keys.RotateAfter, Keeps: t.config.KeepsKeys, Separator: t.config.SeparatorOf, Layer: layer, Now: t.Now,
 	}
 	if t.config.Handoff.CallAhead {
 		o.Mailboxes = t.inner

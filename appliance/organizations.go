@@ -144,6 +144,11 @@ func (all organizations) Certify(ctx context.Context, domain string, u *signet.U
 	return all.signer.Certify(ctx, domain, u, d)
 }
 
+// Rename signs a user's signet under another name; see trustful.Organization.
+func (all organizations) Rename(ctx context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error) {
+	return all.signer.Rename(ctx, domain, s, name)
+}
+
 // Sign signs m as its origin, after the checks that an origin owes its author: the message names this author, his signet
 // and the domain it goes to, and his signatures hold. The POK signs: libdime accepts no other key here (dmime.md §7.5). Only what
 // it returns may be used afterwards.

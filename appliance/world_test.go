@@ -115,9 +115,11 @@ func (s *site) make(keys func(*vault.Vault), edit func(*config.Config)) {
 	made, err := setup.Make(t.Context(), c, time.Now())
 	check(t, err)
 	for _, d := range made.Domains {
-		if d.Name == s.domain {
-			s.text = d.Record
-			s.publish(d.RecordLine)
+		for _, o := range s.world.sites { // a gateway may have the domains of others
+			if d.Name == o.domain {
+				o.text = d.Record
+				o.publish(d.RecordLine)
+			}
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (k *Keeper) Chain(ctx context.Context, name string) ([]*signet.Signet, erro
 		}
 		return all, err
 	}
-	generations, err := k.Store.Generations(ctx, name)
+	_, generations, err := k.generations(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (k *Keeper) Chain(ctx context.Context, name string) ([]*signet.Signet, erro
 	}
 	all := make([]*signet.Signet, len(generations))
 	for i, g := range generations {
-		if all[i], err = parseStored(g); err != nil {
+		if all[i], err = k.signetFor(ctx, name, g); err != nil {
 			return nil, err
 		}
 	}

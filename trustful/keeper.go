@@ -1,6 +1,7 @@
 package trustful
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -33,6 +34,9 @@ type Organization interface {
 	// Certify returns the user signet, in ID form, that one of the domain's users gets with these details. The organisation
 	// may add fields of its own.
 	Certify(ctx context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error)
+
+	// Rename returns one of the domain's user signets under another name of the domain: see signet.Renamed.
+	Rename(ctx context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error)
 }
 
 // Mailboxes knows which addresses exist: the inner mail server. Confirm returns nil for one that it knows for certain,
@@ -48,9 +52,10 @@ type Options struct {
 	Mailboxes    Mailboxes // nil: only senders are enrolled
 	Pins         *Pins
 	Peers        Peers
-	Grace        time.Duration            // of retired keys; at least MinGrace
-	Life         time.Duration            // of current keys, after which RotateDue replaces them; 0: they stay
-	Keeps        func(domain string) bool // says that a domain's users keep their keys; nil: none does
+	Grace        time.Duration              // of retired keys; at least MinGrace
+	Life         time.Duration              // of current keys, after which RotateDue replaces them; 0: they stay
+	Keeps        func(domain string) bool   // says that a domain's users keep their keys; nil: none does
+	Separator    func(domain string) string // between mailbox and detail of a sub-address; nil, or "": the domain has none
 	Layer        Layer
 	Now          func() time.Time
 }
@@ -78,13 +83,14 @@ func NewKeeper(o Options) (*Keeper, error) {
 // A user is an address with its current generation and the signets that go with it.
 type user struct {
 	address string
+	mailbox string // under which its keys are kept
 	number  int
 	signet  *signet.Signet
 	made    time.Time
 }
 
 // Enrol returns the current signet of one of our addresses, and makes its keys when it has none: once, whoever else asks
-// at the same time. The caller knows that the mailbox exists: its owner sent mail, or the inner server confirmed it.
+// at the same time. A sub-address has those of its mailbox. The caller knows that the mailbox exists: its owner sent mail, or the inner server confirmed it.
 func (k *Keeper) Enrol(ctx context.Context, address string) (*signet.Signet, error) {
 	u, err := k.enrol(ctx, address)
 	return u.signet, err
@@ -101,7 +107,8 @@ func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
 	if u, err := k.current(ctx, address); !errors.Is(err, ErrNoUser) {
 		return u, err
 	}
-	release, err := k.making.acquire(ctx, address)
+	mailbox := cmp.Or(k.base(address), address)
+	release, err := k.making.acquire(ctx, mailbox)
 	if err != nil {
 		return user{}, err
 	}
@@ -110,7 +117,7 @@ func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
 	if !errors.Is(err, ErrNoUser) {
 		return u, err
 	}
-	if _, err := k.make(ctx, address, nil); err != nil && !errors.Is(err, ErrConflict) {
+	if _, err := k.make(ctx, mailbox, nil); err != nil && !errors.Is(err, ErrConflict) {
 		return user{}, err
 	}
 	return k.current(ctx, address) // what is in the store counts: another process may have been first
@@ -118,7 +125,7 @@ func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
 
 // current returns what the store has, ErrNoUser when that is nothing.
 func (k *Keeper) current(ctx context.Context, address string) (user, error) {
-	all, err := k.Store.Generations(ctx, address)
+	mailbox, all, err := k.generations(ctx, address)
 	if err != nil {
 		return user{}, err
 	}
@@ -126,8 +133,8 @@ func (k *Keeper) current(ctx context.Context, address string) (user, error) {
 		return user{}, ErrNoUser
 	}
 	g := all[len(all)-1]
-	s, err := parseStored(g)
-	return user{address, g.Number, s, g.Made}, err
+	s, err := k.signetFor(ctx, address, g)
+	return user{address, mailbox, g.Number, s, g.Made}, err
 }
 
 // organization returns the current organisational signet of one of our domains.

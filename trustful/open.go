@@ -43,11 +43,11 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	own, number, retired, err := k.addressed(ctx, address, in.RecipientSignet)
+	own, retired, err := k.addressed(ctx, address, in.RecipientSignet)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := k.Store.Encryption(ctx, address, number)
+	secret, err := k.Store.Encryption(ctx, own.mailbox, own.number)
 	if errors.Is(err, ErrNoKeys) {
 		return nil, ErrStaleSignet
 	} else if err != nil {
@@ -62,7 +62,7 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	parties.Recipient = message.Party{Name: address, Signet: own}
+	parties.Recipient = message.Party{Name: address, Signet: own.signet}
 	if err := opened.Verify(parties); err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	if err != nil {
 		return nil, err
 	}
-	layers, err := k.Store.Layers(ctx, address, number)
+	layers, err := k.Store.Layers(ctx, own.mailbox, own.number)
 	if err != nil {
 		return nil, err
 	}
@@ -82,35 +82,37 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	}
 	l := &Letter{Author: author.Name, AuthorSignet: author.Signet, Content: content, Retired: retired, Suite: opened.Layer()}
 	required := k.Layer.with(lower(in.Origin.Name)).Mode == message.LayerRequired
-	l.Unlayered = l.Suite == 0 && (message.WantsLayer(own) || required && len(message.Offered(own)) > 0)
+	l.Unlayered = l.Suite == 0 && (message.WantsLayer(own.signet) || required && len(message.Offered(own.signet)) > 0)
 	if l.Unlayered && required {
 		return nil, &message.Error{Class: message.AltPolicy, Reason: "the alternate layer is required, the recipient's signet offers it, and the message has none"}
 	}
 	return l, nil
 }
 
-// addressed finds the generation that a message is sealed to, by its cryptographic fingerprint.
-func (k *Keeper) addressed(ctx context.Context, address string, crypto signet.Fingerprint) (s *signet.Signet, number int, retired bool, err error) {
-	all, err := k.Store.Generations(ctx, address)
+// addressed finds the generation that a message is sealed to, by its cryptographic fingerprint, as a user with that signet.
+func (k *Keeper) addressed(ctx context.Context, address string, crypto signet.Fingerprint) (u user, retired bool, err error) {
+	mailbox, all, err := k.generations(ctx, address)
 	if err != nil {
-		return nil, 0, false, err
+		return user{}, false, err
 	}
 	if len(all) == 0 {
-		return nil, 0, false, ErrNoUser
+		return user{}, false, ErrNoUser
 	}
 	for _, g := range all {
 		s, err := parseStored(g)
 		if err != nil {
-			return nil, 0, false, err
+			return user{}, false, err
 		}
-		if fp, err := s.Fingerprint(signet.Crypto); err == nil && fp == crypto {
-			if !g.Destroyed.IsZero() {
-				return nil, 0, false, ErrStaleSignet
-			}
-			return s, g.Number, !g.Current(), nil
+		if fp, err := s.Fingerprint(signet.Crypto); err != nil || fp != crypto {
+			continue
 		}
+		if !g.Destroyed.IsZero() {
+			return user{}, false, ErrStaleSignet
+		}
+		s, err = k.signetFor(ctx, address, g)
+		return user{address, mailbox, g.Number, s, g.Made}, !g.Current(), err
 	}
-	return nil, 0, false, ErrStaleSignet
+	return user{}, false, ErrStaleSignet
 }
 
 // parties reads who the message says it is from, and gets the signets that it names. The author's domain must be the

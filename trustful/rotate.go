@@ -20,7 +20,11 @@ func (k *Keeper) Rotate(ctx context.Context, address string) (*signet.Signet, er
 	if err != nil {
 		return nil, err
 	}
-	return k.rotate(ctx, address, time.Time{})
+	mailbox, _, err := k.generations(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return k.rotate(ctx, mailbox, time.Time{})
 }
 
 // rotate replaces the keys of a normal address, those made before a moment alone; a zero moment: whenever they were made.

@@ -78,7 +78,7 @@ func (d *Draft) Author() (string, *signet.Signet) { return d.author.address, d.a
 // Seal writes the message as its author; the origin's signatures are still to come. ErrNoKeys when the author's keys were
 // rotated since Prepare: prepare again. It keeps no part of c.
 func (d *Draft) Seal(ctx context.Context, c *message.Content) (*message.Message, error) {
-	signing, err := d.keeper.Store.Signing(ctx, d.author.address, d.author.number)
+	signing, err := d.keeper.Store.Signing(ctx, d.author.mailbox, d.author.number)
 	if err != nil {
 		return nil, err
 	}

@@ -73,6 +73,7 @@ type organization struct {
 	pair    key.Pair
 	signets []*signet.Signet
 	tamper  func(u *signet.Uncertified, d signet.Details) (*signet.Signet, error)
+	rename  func(s *signet.Signet, name string) (*signet.Signet, error)
 }
 
 func newOrganization(t testing.TB, domain string) *organization {
@@ -117,6 +118,16 @@ func (o *organization) Certify(_ context.Context, domain string, u *signet.Uncer
 		return o.tamper(u, d)
 	}
 	return u.Certify(o.pair.Signing, d)
+}
+
+func (o *organization) Rename(_ context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error) {
+	if domain != o.domain {
+		return nil, trustful.ErrNotOurs
+	}
+	if o.rename != nil {
+		return o.rename(s, name)
+	}
+	return s.Renamed(o.pair.Signing, name)
 }
 
 func (o *organization) party() message.Party {

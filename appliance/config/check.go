@@ -122,6 +122,9 @@ func (c *Config) checkOrganizations(k checker) {
 		if len(o.Users) > 0 && c.Submission.AuthFile == "" {
 			k.bad("users", "submission.auth_file is not set: nobody could be one of them")
 		}
+		if o.Separator != NoSeparator && (len(o.Separator) != 1 || !strings.Contains("!#$%&'*+-/=?^_`{|}~", o.Separator)) {
+			k.bad("subaddress_separator", "%q is neither one of the signs that an address may have, such as + or -, nor none", o.Separator)
+		}
 		address(k, "inner", o.Inner)
 		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")
 	}

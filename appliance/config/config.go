@@ -51,12 +51,16 @@ type Organization struct {
 	Inner   string   `toml:"inner"`   // host:port of its mail server; default: handoff.address
 	Policy  string   `toml:"policy"`  // what the record says: experimental, mixed or strict; default experimental
 
-	Networks []string `toml:"networks"` // of submission.networks and others that are let in, those who may send as its domains; default all
-	Users    []string `toml:"users"`    // who may send as its domains after AUTH, from anywhere; default all
-	Vault    string   `toml:"vault"`    // name of a [vault.own."…"] table: keys, queue, records and log are there; default: in [vault]
+	Networks  []string `toml:"networks"`             // of submission.networks and others that are let in, those who may send as its domains; default all
+	Users     []string `toml:"users"`                // who may send as its domains after AUTH, from anywhere; default all
+	Vault     string   `toml:"vault"`                // name of a [vault.own."…"] table: keys, queue, records and log are there; default: in [vault]
+	Separator string   `toml:"subaddress_separator"` // one character between mailbox and detail of an address, or none; default +
 
 	KeepKeys []string `toml:"keep_keys"` // of domains, those whose users' keys are not rotated, for peers that run libdime's tools; default none
 }
+
+// NoSeparator is the separator of an organization whose addresses are all mailboxes.
+const NoSeparator = "none"
 
 // Submission is the [submission] table: the listener that the inner mail servers send to.
 type Submission struct {
@@ -466,6 +470,9 @@ func (o *Organization) resolve(inner string) {
 	if o.Policy == "" {
 		o.Policy = "experimental"
 	}
+	if o.Separator == "" {
+		o.Separator = "+"
+	}
 }
 
 // Organization returns the organisation of one of our domains, which must be in lower case.
@@ -476,6 +483,14 @@ func (c *Config) Organization(domain string) (Organization, bool) {
 		}
 	}
 	return Organization{}, false
+}
+
+// SeparatorOf is what stands between mailbox and detail in addresses of one of our domains; "" for nothing.
+func (c *Config) SeparatorOf(domain string) string {
+	if o, ok := c.Organization(domain); ok && o.Separator != NoSeparator {
+		return o.Separator
+	}
+	return ""
 }
 
 // KeepsKeys says whether the users of one of our domains keep their keys.

@@ -39,8 +39,18 @@ func (o Organization) Signets(ctx context.Context, domain string) ([]*signet.Sig
 	return all, nil
 }
 
-// Certify signs a user's signet with the domain's secondary key, where it has one that may, else with its primary.
+// Certify signs a user's signet; see trustful.Organization.
 func (o Organization) Certify(ctx context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error) {
+	return o.sign(ctx, domain, func(k key.Signing) (*signet.Signet, error) { return u.Certify(k, d) })
+}
+
+// Rename signs a user's signet under another name; see trustful.Organization.
+func (o Organization) Rename(ctx context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error) {
+	return o.sign(ctx, domain, func(k key.Signing) (*signet.Signet, error) { return s.Renamed(k, name) })
+}
+
+// sign makes a user's signet with the domain's secondary key, where it has one that may, else with its primary.
+func (o Organization) sign(ctx context.Context, domain string, with func(key.Signing) (*signet.Signet, error)) (*signet.Signet, error) {
 	all, err := o.Signets(ctx, domain)
 	if err != nil {
 		return nil, err
@@ -50,7 +60,7 @@ func (o Organization) Certify(ctx context.Context, domain string, u *signet.Unce
 	switch {
 	case err == nil && slices.Contains(signers, secondary.Public()):
 		defer secondary.Destroy()
-		return u.Certify(secondary, d)
+		return with(secondary)
 	case err == nil: // made, and not in the signet yet
 		secondary.Destroy()
 	case !errors.Is(err, vault.ErrNotFound):
@@ -61,7 +71,7 @@ func (o Organization) Certify(ctx context.Context, domain string, u *signet.Unce
 		return nil, err
 	}
 	defer primary.Destroy()
-	return u.Certify(primary, d)
+	return with(primary)
 }
 
 // CreateOrganization makes the keys of a domain and its signet, in ID form, and keeps them; vault.ErrExists when it has

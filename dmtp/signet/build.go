@@ -95,6 +95,22 @@ func (u *Uncertified) Begins(s *Signet) bool {
 	return s.kind == User && bytes.HasPrefix(s.raw[headerSize:], u.b.raw[headerSize:])
 }
 
+// Renamed makes a user signet under another name, signed with org, the POK or a SOK that may sign signets: all up to the full
+// form stays, octet for octet. Whether the name is that user's, the caller must know.
+func (s *Signet) Renamed(org key.Signing, name string) (*Signet, error) {
+	if s.kind != User {
+		return nil, s.wrong(key.ErrType, 0, "a user signet was wanted")
+	}
+	full, err := s.Cut(Full)
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{kind: User, dialect: s.dialect, raw: full.raw}
+	b.field(Field{ID: FieldIdentifier, Value: []byte(name)})
+	b.sign(FieldFinalSignature, org)
+	return b.parse()
+}
+
 // NewUser makes and signs a user signet at once, for one who holds the user's keys p and the organization's.
 func NewUser(p key.Pair, r RequestDetails, org key.Signing, d Details) (*Signet, error) {
 	u, err := NewUncertified(p, r)
