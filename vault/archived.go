@@ -2,10 +2,13 @@ package vault
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -115,6 +118,7 @@ const archiveKey = "archive"
 type Custodian struct {
 	ID      CustodianID
 	Salt    [32]byte
+	Former  CustodianID // the same person under the address before; zero for none
 	Address string
 }
 
@@ -147,13 +151,20 @@ func (v *Vault) openCustodian(ctx context.Context, id, sealed []byte) (Custodian
 	}
 	defer k.Destroy()
 	b, err := OpenOctets(k, PartArchive, Label("custodian", string(id)), sealed)
-	if err == nil && (len(b) < 32 || len(id) != len(CustodianID{})) {
+	if err == nil && (len(b) < custodianHead || len(id) != len(CustodianID{})) {
 		err = ErrCorrupt
 	}
 	if err != nil {
 		return Custodian{}, fmt.Errorf("vault: custodian: %w", err)
 	}
-	return Custodian{CustodianID(id), [32]byte(b), string(b[32:])}, nil
+	return Custodian{CustodianID(id), [32]byte(b), CustodianID(b[32:]), string(b[custodianHead:])}, nil
+}
+
+// custodianHead is what stands before the address in a custodian's row.
+const custodianHead = 32 + len(CustodianID{})
+
+func (c Custodian) seal(k Secret) []byte {
+	return SealOctets(k, PartArchive, Label("custodian", string(c.ID[:])), slices.Concat(c.Salt[:], c.Former[:], []byte(c.Address)))
 }
 
 // AddCustodian keeps a new custodian. Where another caller was first, his is kept, and returned.
@@ -163,7 +174,7 @@ func (v *Vault) AddCustodian(ctx context.Context, token Token, c Custodian, now 
 		return Custodian{}, err
 	}
 	defer k.Destroy()
-	sealed := SealOctets(k, PartArchive, Label("custodian", string(c.ID[:])), append(c.Salt[:], c.Address...))
+	sealed := c.seal(k)
 	err = v.update(ctx, func(tx *Tx) error {
 		return tx.exec(`INSERT INTO custodians (id, token, sealed, made) VALUES (?, ?, ?, ?) ON CONFLICT (token) DO NOTHING`, c.ID[:], token[:], sealed, now.UnixMilli())
 	})
@@ -171,6 +182,30 @@ func (v *Vault) AddCustodian(ctx context.Context, token Token, c Custodian, now 
 		return Custodian{}, err
 	}
 	return v.Custodian(ctx, token, c.Address)
+}
+
+// RenameCustodian keeps the custodian of an address as the successor of Former. One that the address has keeps id and salt; ErrExists
+// when it is another's successor.
+func (v *Vault) RenameCustodian(ctx context.Context, token Token, c Custodian, now time.Time) error {
+	old, err := v.AddCustodian(ctx, token, c, now)
+	if err != nil {
+		return err
+	}
+	if old.Former == c.Former {
+		return nil
+	}
+	if old.Former != (CustodianID{}) {
+		return ErrExists
+	}
+	k, err := v.NamedKey(ctx, archiveKey)
+	if err != nil {
+		return err
+	}
+	defer k.Destroy()
+	old.Former = c.Former
+	return v.update(ctx, func(tx *Tx) error {
+		return tx.changeOne(`UPDATE custodians SET sealed = ? WHERE id = ?`, old.seal(k), old.ID[:])
+	})
 }
 
 // A Shred says what a shred key is for: destroying it erases a custodian's copies of a class and month.
@@ -472,22 +507,31 @@ func (v *Vault) EscrowVersion(ctx context.Context) (leaf int64, err error) {
 	return leaf, err
 }
 
-// EscrowKeys lists all escrow keys, the oldest first, with their epochs from the first on.
+// EscrowKeys lists all escrow keys, the oldest first, with their epochs from the first on. ErrCorrupt for what InstallEscrow did not
+// write.
 func (v *Vault) EscrowKeys(ctx context.Context) ([]EscrowKey, error) {
+	own, err := v.NamedKey(ctx, archiveKey)
+	if err != nil {
+		return nil, err
+	}
+	defer own.Destroy()
 	var list []EscrowKey
-	err := v.queryRows(ctx, `SELECT k.id, k.purpose, k.record, k.made, e.number, e.epoch, e.statements, e.leaf FROM escrow_keys k
+	err = v.queryRows(ctx, `SELECT k.id, k.purpose, k.record, k.made, e.number, e.epoch, e.statements, e.leaf, e.mac FROM escrow_keys k
 		JOIN escrow_epochs e ON e.key = k.id ORDER BY k.made, k.id, e.number`, nil, func(s scanner) error {
 		var k EscrowKey
 		var e EscrowEpoch
-		var id []byte
+		var id, mac []byte
 		var made int64
-		if err := s.Scan(&id, &k.Purpose, &k.Record, &made, &e.Number, &e.Octets, &e.Statements, &e.Leaf); err != nil {
+		if err := s.Scan(&id, &k.Purpose, &k.Record, &made, &e.Number, &e.Octets, &e.Statements, &e.Leaf, &mac); err != nil {
 			return err
+		}
+		if k.Made = timeOf(made); !hmac.Equal(mac, k.mac(own, e)) {
+			return fmt.Errorf("%w: an escrow key, or an epoch of it, is not one that was installed here", ErrCorrupt)
 		}
 		if len(id) != len(Digest{}) {
 			return fmt.Errorf("%w: id of an escrow key", ErrCorrupt)
 		}
-		k.ID, k.Made = Digest(id), timeOf(made)
+		k.ID = Digest(id)
 		if n := len(list); n == 0 || list[n-1].ID != k.ID {
 			list = append(list, k)
 		}
@@ -498,10 +542,27 @@ func (v *Vault) EscrowKeys(ctx context.Context) ([]EscrowKey, error) {
 	return list, err
 }
 
+// mac is what an epoch's row is known by: of the key's record and time, and all of the epoch.
+func (k EscrowKey) mac(own Secret, e EscrowEpoch) []byte {
+	m := hmac.New(sha256.New, own.raw())
+	m.Write(Label("escrow epoch", strconv.FormatInt(k.Made.UnixMilli(), 10), strconv.Itoa(e.Number), strconv.FormatInt(e.Leaf, 10)))
+	for _, part := range [][]byte{k.Record, e.Octets, e.Statements} {
+		m.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		m.Write(part)
+	}
+	return m.Sum(nil)
+}
+
 // InstallEscrow brings the last of a key's epochs into force, and the key with its first, with leaf 8: public is the epoch's digest,
-// payload that of the statements. ErrExists when that epoch is in force already, ErrChanged when the one before it is not.
+// payload that of the statements. ErrExists when that epoch, or a later one, is in force already.
 func (v *Vault) InstallEscrow(ctx context.Context, k EscrowKey, public Digest, payload []byte, now time.Time) error {
+	own, err := v.NamedKey(ctx, archiveKey)
+	if err != nil {
+		return err
+	}
+	defer own.Destroy()
 	e := k.Epochs[len(k.Epochs)-1]
+	k.Made = timeOf(now.UnixMilli())
 	return v.updateKey(ctx, func(tx *Tx) error {
 		var last int
 		if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0) FROM escrow_epochs WHERE key = ?`, []any{k.ID[:]}, &last); err != nil {
@@ -510,9 +571,13 @@ func (v *Vault) InstallEscrow(ctx context.Context, k EscrowKey, public Digest, p
 		switch {
 		case last >= e.Number:
 			return fmt.Errorf("epoch %d: %w", e.Number, ErrExists)
-		case last != e.Number-1 && last != 0:
-			return fmt.Errorf("epoch %d after %d: %w", e.Number, last, ErrChanged)
-		case last == 0:
+		case last > 0:
+			var made int64
+			if err := tx.queryRow(`SELECT made FROM escrow_keys WHERE id = ?`, []any{k.ID[:]}, &made); err != nil {
+				return err
+			}
+			k.Made = timeOf(made)
+		default:
 			if err := tx.exec(`INSERT INTO escrow_keys (id, purpose, record, made) VALUES (?, ?, ?, ?)`, k.ID[:], k.Purpose, k.Record, now.UnixMilli()); err != nil {
 				return err
 			}
@@ -529,7 +594,9 @@ func (v *Vault) InstallEscrow(ctx context.Context, k EscrowKey, public Digest, p
 			if e.Number <= last {
 				continue
 			}
-			if err := tx.exec(`INSERT INTO escrow_epochs (key, number, epoch, statements, leaf) VALUES (?, ?, ?, ?, ?)`, k.ID[:], e.Number, e.Octets, e.Statements, leaf); err != nil {
+			e.Leaf = leaf
+			if err := tx.exec(`INSERT INTO escrow_epochs (key, number, epoch, statements, leaf, mac) VALUES (?, ?, ?, ?, ?, ?)`,
+				k.ID[:], e.Number, e.Octets, e.Statements, leaf, k.mac(own, e)); err != nil {
 				return err
 			}
 		}

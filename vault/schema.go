@@ -144,6 +144,10 @@ CREATE INDEX archive_wraps_shred ON archive_wraps (shred, record);
 CREATE TABLE archive_index (token BLOB NOT NULL, record BLOB NOT NULL, role INTEGER NOT NULL, PRIMARY KEY (token, record, role)) WITHOUT ROWID;
 CREATE INDEX archive_index_record ON archive_index (record);
 `,
+	`
+-- Under the key "archive": who has not the host seal cannot put a key of his own in place of the officers'.
+ALTER TABLE escrow_epochs ADD COLUMN mac BLOB NOT NULL DEFAULT x'';
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -45,6 +45,9 @@ var Table = map[string]Rule{
 	"audit reconcile":  {Roles: []Role{Operator, Security, Auditor, Privacy}},
 	"audit prove":      {Roles: []Role{Security, Compliance, Auditor, Privacy}},
 
+	"escrow install": {Roles: []Role{Security}},
+	"escrow list":    {Roles: []Role{Security, Compliance, Auditor, Privacy}},
+
 	"hold add":       {Roles: []Role{Compliance}},
 	"hold list":      {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
 	"hold release":   {Roles: []Role{Compliance}},

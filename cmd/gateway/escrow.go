@@ -38,6 +38,18 @@ var escrowCommand = command{
 			example: "gateway escrow verify --dealer 0123456789abcdef transcript.txt attest-1-*.deg1",
 			run:     runEscrowVerify,
 		},
+		{
+			name: "install", summary: "bring a key, or a later epoch of it, into force on the gateway: with the statements of all of its officers; it is logged",
+			usage:   "[--config FILE] [--dealer FINGERPRINT] [--epoch FILE ...] [--json] TRANSCRIPT STATEMENT ...",
+			example: "gateway escrow install --dealer 0123456789abcdef transcript.txt attest-1-*.deg1",
+			run:     runEscrowInstall,
+		},
+		{
+			name: "list", summary: "list the keys that the gateway seals to, or did, with their officers",
+			usage:   "[--config FILE] [--json]",
+			example: "gateway escrow list",
+			run:     runEscrowList,
+		},
 	},
 }
 
@@ -71,6 +83,7 @@ type escrowRow struct {
 	Dealer       string       `json:"dealer_fingerprint,omitempty"`
 	Files        []string     `json:"files,omitempty"`
 	InForce      *bool        `json:"every_officer_attested,omitempty"`
+	Used         *bool        `json:"in_force,omitempty"` // on this gateway
 }
 
 func hexDigest(d vault.Digest) string { return hex.EncodeToString(d[:]) }

@@ -36,7 +36,8 @@ func documented(t *testing.T) map[string]string {
 // operands make each command's line one that could be run.
 var operands = map[string][]string{
 	"audit prove": {"0"}, "keys show": {"nobody@x.example"}, "keys export-signet": {"nobody@x.example"},
-	"hold add": {"--basis", "x", "--everybody"}, "hold release": {"--why", "x", vault.RandomID().String()},
+	"escrow install": {"transcript.txt", "attest-1-1.deg1"},
+	"hold add":       {"--basis", "x", "--everybody"}, "hold release": {"--why", "x", vault.RandomID().String()},
 	"queue route":    {"--to", "usual", "nobody"},
 	"policy explain": {"--from", "a@x.example", "--to", "b@y.example"}, "policy replay": {"--since", "1h", "--with", "CONFIG"},
 	"roles grant": {"privacy-officer", "carol"}, "roles revoke": {"privacy-officer", "carol"},

@@ -27,6 +27,12 @@ var (
 	ErrNoKey = errors.New("archive: no escrow key is in force: install one with \"gateway escrow install\"")
 	// ErrTooWide is returned for a query over more than a month's lists can hold.
 	ErrTooWide = errors.New("archive: the query names too many custodians, classes or addresses: ask in parts")
+	// ErrQuorum is returned for a key that as few would open as one that opens less.
+	ErrQuorum = errors.New("archive: the quorum for continuity must be larger than that for discovery")
+	// ErrRename is returned for what cannot be a change of address.
+	ErrRename = errors.New("archive: an address is no successor of itself, and of one other at most")
+	// ErrReplaced is returned for an epoch of a key that has given way to another one.
+	ErrReplaced = errors.New("archive: the key has a successor, and no epoch of it comes into force any more")
 )
 
 // MaxCustodians bounds the custodians of one message.
@@ -131,9 +137,13 @@ func parseKey(r vault.EscrowKey) (*Key, error) {
 }
 
 // Install brings a key's last epoch into force: every officer of it has attested his share, and the epochs are those of the key, from
-// the first on without a gap. Then new mail is sealed to it. Leaf 8 is written in the same commit. vault.ErrExists: it is in force.
+// the first on without a gap. Then new mail is sealed to it. Leaf 8 is written in the same commit. vault.ErrExists: it is in force;
+// escrow.ErrQuorum: a statement is missing; other errors of package escrow: the records do not belong together.
 func (a *Archive) Install(ctx context.Context, k *escrow.Key, epochs []*escrow.Epoch, statements []*escrow.Statement, now time.Time) error {
 	if _, err := escrow.NewSealer(k, epochs, statements); err != nil {
+		return err
+	}
+	if err := a.fits(ctx, k, epochs); err != nil {
 		return err
 	}
 	row := vault.EscrowKey{ID: k.ID(), Purpose: uint8(k.Purpose), Record: k.Octets()}
@@ -147,6 +157,39 @@ func (a *Archive) Install(ctx context.Context, k *escrow.Key, epochs []*escrow.E
 	}
 	attested := escrow.AttestationsDigest(statements)
 	return a.v.InstallEscrow(ctx, row, epochs[len(epochs)-1].Digest(), attested[:], now)
+}
+
+// fits compares a key with those that are installed.
+func (a *Archive) fits(ctx context.Context, k *escrow.Key, epochs []*escrow.Epoch) error {
+	keys, err := a.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	newest := map[escrow.Purpose]*Key{}
+	known := false
+	for _, old := range keys {
+		newest[old.Key.Purpose] = old
+		if old.Key.ID() != k.ID() {
+			continue
+		}
+		known = true
+		for i := range min(len(old.Epochs), len(epochs)) {
+			if old.Epochs[i].Digest() != epochs[i].Digest() {
+				return fmt.Errorf("%w: another epoch %d of the key is in force", vault.ErrExists, i+1)
+			}
+		}
+	}
+	if known && newest[k.Purpose].Key.ID() != k.ID() {
+		return ErrReplaced
+	}
+	quorum := epochs[len(epochs)-1].Quorum
+	if other := newest[escrow.Discovery]; k.Purpose == escrow.Continuity && other != nil && quorum <= other.Epoch().Quorum {
+		return ErrQuorum
+	}
+	if other := newest[escrow.Continuity]; k.Purpose == escrow.Discovery && other != nil && quorum >= other.Epoch().Quorum {
+		return ErrQuorum
+	}
+	return nil
 }
 
 // A Message is what the archive asks about a message that crosses.
@@ -224,28 +267,79 @@ func (a *Archive) custodian(ctx context.Context, t tokens, address string, now t
 	if !errors.Is(err, vault.ErrNotFound) {
 		return c, err
 	}
-	c = vault.Custodian{Address: address}
-	rand.Read(c.Salt[:])
-	c.ID = vault.CustodianID(escrow.CustodianOf(c.Salt, address))
-	return a.v.AddCustodian(ctx, token, c, now)
+	return a.v.AddCustodian(ctx, token, newCustodian(address), now)
 }
 
-// CustodianNames are the ids that an address has in the archive, with what an officer needs to compute them: one, or none for somebody
-// of whom nothing is kept.
+func newCustodian(address string) vault.Custodian {
+	c := vault.Custodian{Address: address}
+	rand.Read(c.Salt[:])
+	c.ID = vault.CustodianID(escrow.CustodianOf(c.Salt, address))
+	return c
+}
+
+// custodians are those of an address and, where its person had other addresses before, of these, the newest first.
+func (a *Archive) custodians(ctx context.Context, t tokens, address string) ([]vault.Custodian, error) {
+	address = normal(address)
+	c, err := a.v.Custodian(ctx, t.address(address), address)
+	var list []vault.Custodian
+	for err == nil && len(list) < maxAddresses {
+		list = append(list, c)
+		if c.Former == (vault.CustodianID{}) {
+			return list, nil
+		}
+		c, err = a.v.CustodianByID(ctx, c.Former)
+	}
+	if errors.Is(err, vault.ErrNotFound) {
+		err = nil
+	}
+	return list, err
+}
+
+// maxAddresses bounds the addresses that one person has had.
+const maxAddresses = 64
+
+// CustodianNames are the ids that an address has in the archive, with what an officer needs to compute them: its own, those of
+// addresses that its person had before, or none for somebody of whom nothing is kept. The newest comes first.
 func (a *Archive) CustodianNames(ctx context.Context, address string) ([]escrow.CustodianName, error) {
 	t, err := a.tokens(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer t.close()
-	address = normal(address)
-	c, err := a.v.Custodian(ctx, t.address(address), address)
-	if errors.Is(err, vault.ErrNotFound) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
+	list, err := a.custodians(ctx, t, address)
+	var names []escrow.CustodianName
+	for _, c := range list {
+		names = append(names, escrow.CustodianName{Salt: c.Salt, Address: c.Address})
 	}
-	return []escrow.CustodianName{{Salt: c.Salt, Address: c.Address}}, nil
+	return names, err
+}
+
+// Rename notes that a person has another address from now on: who asks for the new one is given what was kept under the old one, too.
+// What was archived stays as it was stamped. ErrRename; vault.ErrNotFound when nothing is kept of the old address.
+func (a *Archive) Rename(ctx context.Context, from, to string, now time.Time) error {
+	t, err := a.tokens(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	list, err := a.custodians(ctx, t, from)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("archive: the old address: %w", vault.ErrNotFound)
+	}
+	to = normal(to)
+	if len(list) == maxAddresses || slices.ContainsFunc(list, func(c vault.Custodian) bool { return c.Address == to }) {
+		return ErrRename
+	}
+	c := newCustodian(to)
+	c.Former = list[0].ID
+	err = a.v.RenameCustodian(ctx, t.address(to), c, now)
+	if errors.Is(err, vault.ErrExists) {
+		return ErrRename
+	}
+	return err
 }
 
 // Wrap takes the wrap with a digest out of its shred key, and gives the digests of all wraps of the record, ascending, as the intake's

@@ -79,13 +79,13 @@ func (a *Archive) search(ctx context.Context, q Query) (*search, error) {
 	defer t.close()
 	s := &search{a: a, q: q}
 	for _, address := range q.Custodians {
-		c, err := a.v.Custodian(ctx, t.address(normal(address)), normal(address))
-		if errors.Is(err, vault.ErrNotFound) {
-			continue
-		} else if err != nil {
+		list, err := a.custodians(ctx, t, address)
+		if err != nil {
 			return nil, err
 		}
-		s.custodians = append(s.custodians, c.ID)
+		for _, c := range list {
+			s.custodians = append(s.custodians, c.ID)
+		}
 	}
 	for _, p := range q.Parties {
 		s.tokens = append(s.tokens, t.address(normal(p)))
