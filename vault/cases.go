@@ -317,3 +317,35 @@ func (c *casePieces) Read(p []byte) (int, error) {
 	c.rest = c.rest[n:]
 	return n, nil
 }
+
+// A SealedRecord is a record as it rests, its body excepted; no key is needed.
+type SealedRecord struct {
+	Kind     Kind
+	Made     time.Time
+	Octets   int64 // of the message as received
+	Envelope []byte
+	Openings []SealedOpening // of later leaves about it and its rows, in their order
+}
+
+// A SealedOpening is what a leaf about a record hides: part 6 under the record's key, bound to the leaf's subject and type.
+type SealedOpening struct {
+	Index  int64
+	Sealed []byte
+}
+
+// SealedRecord reads a record; ErrNotFound when there is none.
+func (v *Vault) SealedRecord(ctx context.Context, id ID) (SealedRecord, error) {
+	var r SealedRecord
+	var made int64
+	if err := v.queryRow(ctx, `SELECT kind, made, octets, envelope FROM records WHERE id = ?`, []any{id[:]}, &r.Kind, &made, &r.Octets, &r.Envelope); err != nil {
+		return SealedRecord{}, fmt.Errorf("record %v: %w", id, err)
+	}
+	r.Made = timeOf(made)
+	err := v.queryRows(ctx, `SELECT idx, opening FROM openings WHERE owner = ? ORDER BY idx`, []any{id[:]}, func(s scanner) error {
+		var o SealedOpening
+		err := s.Scan(&o.Index, &o.Sealed)
+		r.Openings = append(r.Openings, o)
+		return err
+	})
+	return r, err
+}

@@ -54,6 +54,16 @@ var Table = map[string]Rule{
 	"backup create":  {Roles: []Role{Operator, Security}},
 	"backup restore": {Roles: []Role{Security}}, // where there is a vault it is refused anyhow
 
+	"case open":    {Roles: []Role{Compliance}},
+	"case list":    {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
+	"case show":    {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
+	"case search":  {Roles: []Role{Compliance}}, // leaves a leaf of its own, whether roles are given or not
+	"case select":  {Roles: []Role{Compliance}},
+	"case submit":  {Roles: []Role{Compliance}},
+	"case approve": {Roles: []Role{Compliance}},
+	"case decrypt": {Roles: []Role{Compliance}},
+	"case close":   {Roles: []Role{Compliance}},
+
 	"init": {Roles: []Role{Security}, All: true}, // of what an installation has not yet; before there is a vault, anyone
 
 	"keys list":          {Roles: []Role{Operator, Security, Auditor, Privacy}},

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -26,9 +27,11 @@ func TestScripts(t *testing.T) {
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("VECTORS", folder)
+			env.Setenv("SOON", time.Now().AddDate(0, 0, 30).Format(time.DateOnly))
 			return nil
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "archive": archiveCommand, "enqueue": enqueueCommand},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "archive": archiveCommand, "enqueue": enqueueCommand,
+			"keep": keepCommand, "freeport": freePort, "waitlisten": waitListen, "setvar": setVar},
 	})
 }
 

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"dimegate/appliance/config"
+	"dimegate/appliance/keystore"
+	"dimegate/bridge"
+	"dimegate/vault"
+	"dimegate/vault/archive"
+	"dimegate/vault/escrow"
+)
+
+// freePort sets a variable to an address of loopback that nobody listens on.
+func freePort(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: freeport NAME")
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], ln.Addr().String())
+	ts.Check(ln.Close())
+}
+
+// waitListen waits until somebody listens.
+func waitListen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitlisten ADDRESS")
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if c, err := net.Dial("tcp", args[0]); err == nil {
+			c.Close()
+			return
+		}
+	}
+	ts.Fatalf("nobody listens on %s", args[0])
+}
+
+// keepCommand puts mail into the archive of gateway.toml, as an intake does:
+//
+//	keep install KEY EPOCH STATEMENT...
+//	keep mail AUTHOR RECIPIENT CUSTODIAN,CUSTODIAN TEXT...   a message for each text
+func keepCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: keep install|mail ...")
+	}
+	c, err := config.Load(filepath.Join(ts.Getenv("WORK"), "gateway.toml"))
+	ts.Check(err)
+	ctx := context.Background()
+	v, err := keystore.Open(ctx, c.Vault, false)
+	ts.Check(err)
+	defer v.Close()
+	a, err := archive.Open(ctx, v.Vault)
+	ts.Check(err)
+	if args[0] == "install" {
+		key, err := escrow.ParseKey(read(ts, args[1]))
+		ts.Check(err)
+		epoch, err := escrow.ParseEpoch(read(ts, args[2]))
+		ts.Check(err)
+		var statements []*escrow.Statement
+		for _, name := range args[3:] {
+			s, err := escrow.ParseStatement(read(ts, name))
+			ts.Check(err)
+			statements = append(statements, s)
+		}
+		ts.Check(a.Install(ctx, key, []*escrow.Epoch{epoch}, statements, time.Now()))
+		return
+	}
+	for _, text := range args[4:] {
+		ts.Check(keepMail(ctx, v.Vault, a, args[1], args[2], strings.Split(args[3], ","), text))
+	}
+}
+
+func keepMail(ctx context.Context, v *vault.Vault, a *archive.Archive, from, to string, custodians []string, text string) error {
+	now := time.Now()
+	keep, err := a.Keeping(ctx, archive.Message{Author: from, Recipients: []string{to}, Custodians: custodians, Class: 1, Retention: time.Hour})
+	if err != nil {
+		return err
+	}
+	d, err := v.NewDraft()
+	if err != nil {
+		return err
+	}
+	d.Keep(keep)
+	if _, err := fmt.Fprintf(d, "From: %s\r\nTo: %s\r\nSubject: about %s\r\n\r\n%s\r\n", from, to, strings.Fields(text)[0], text); err != nil {
+		return err
+	}
+	envelope, err := json.Marshal(bridge.Arrival{Author: from, Recipient: to, ReturnPath: from, At: now})
+	if err != nil {
+		return err
+	}
+	id := vault.InboundID{Origin: "b.example"}
+	rand.Read(id.Message[:])
+	if _, err := v.BeginInbound(ctx, d, id, envelope, now); err != nil {
+		return err
+	}
+	return v.EndInbound(ctx, id, 0, "", []byte("accepted"), now)
+}
+
+// setVar sets a variable to what the first group of an expression finds in the last command's output.
+func setVar(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: setvar NAME EXPRESSION")
+	}
+	m := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(m) != 2 {
+		ts.Fatalf("%s: not in the output, or no group", args[1])
+	}
+	ts.Setenv(args[0], m[1])
+}

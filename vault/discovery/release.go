@@ -1,0 +1,129 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"dimegate/vault"
+)
+
+// Release writes the case file for the station, once a quorum's answers were relayed: everything sealed still, with proofs under a
+// checkpoint that a witness has cosigned. Progress is told of records.
+func (d *Desk) Release(ctx context.Context, id vault.ID, w io.Writer, progress func(done, total int)) error {
+	c, err := d.working(ctx, id, vault.CaseGranted)
+	if err != nil {
+		return err
+	}
+	f, leaves, err := d.caseFile(ctx, id, nil)
+	if err != nil {
+		return err
+	}
+	if f.Checkpoint, f.Size, err = d.cosigned(ctx, leaves[len(leaves)-1].Index); err != nil {
+		return err
+	}
+	out, err := NewCaseFile(w, id, d.LogKey, d.Now())
+	if err != nil {
+		return err
+	}
+	key, err := d.keyOf(ctx, f.Manifest.Key)
+	if err != nil {
+		return err
+	}
+	if err := out.Key(key.Key, key.Epochs, key.Statements); err != nil {
+		return err
+	}
+	if err := out.Bundle(func(w io.Writer) error { return d.writeBundle(ctx, f, w) }); err != nil {
+		return err
+	}
+	p := newProver(d.Vault)
+	var proved []ProvedLeaf
+	for _, l := range leaves {
+		if l.Type == vault.LeafCaseOpened {
+			continue // the bundle has it
+		}
+		leaf, err := p.proved(ctx, f.Size, l.Index)
+		if err != nil {
+			return err
+		}
+		proved = append(proved, leaf)
+	}
+	if err := out.Leaves(proved); err != nil {
+		return err
+	}
+	for _, a := range c.About.Answers {
+		r, err := d.Vault.OpenCaseFile(ctx, id, answerPart(a.Index))
+		if err != nil {
+			return err
+		}
+		if err := out.Answer(a.Index, r); err != nil {
+			return err
+		}
+	}
+	if err := d.releaseRecords(ctx, id, out, p, f.Size, progress); err != nil {
+		return err
+	}
+	if err := out.Close(); err != nil {
+		return err
+	}
+	return d.change(ctx, id, nil, func(c *Case) ([]vault.CaseLeaf, error) {
+		if c.About.Released.IsZero() {
+			c.About.Released = d.Now().UTC().Truncate(time.Second)
+		}
+		return nil, nil
+	})
+}
+
+func (p *prover) proved(ctx context.Context, size, index int64) (l ProvedLeaf, err error) {
+	l.Index = uint64(index)
+	if l.Octets, err = p.Leaf(ctx, index); err == nil {
+		l.Proof, err = p.ProveLeaf(ctx, size, index)
+	}
+	return l, err
+}
+
+// releaseRecords writes the sealed parts of every record. One that is gone since it was selected is left out: the station names it.
+func (d *Desk) releaseRecords(ctx context.Context, id vault.ID, out *CaseFileWriter, p *prover, size int64, progress func(done, total int)) error {
+	ids, err := d.records(ctx, id)
+	if err != nil {
+		return err
+	}
+	done := map[vault.ID]bool{}
+	for n, record := range ids {
+		progress(n, len(ids))
+		if done[record] {
+			continue
+		}
+		done[record] = true
+		if err := d.releaseRecord(ctx, record, out, p, size); err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *Desk) releaseRecord(ctx context.Context, id vault.ID, out *CaseFileWriter, p *prover, size int64) error {
+	a, err := d.Vault.SealedRecord(ctx, id)
+	if err != nil {
+		return err
+	}
+	r := SealedRecord{RecordInfo: RecordInfo{Record: id, Direction: a.Kind, Made: a.Made, Octets: a.Octets, EnvelopeOctets: len(a.Envelope)}, Envelope: a.Envelope}
+	body, octets, err := d.Vault.SealedBody(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	r.Body, r.BodyOctets = body, octets
+	for _, e := range a.Openings {
+		if e.Index >= size { // later than the checkpoint: the next case file has it
+			continue
+		}
+		leaf, err := p.proved(ctx, size, e.Index)
+		if err != nil {
+			return err
+		}
+		r.Events = append(r.Events, SealedEvent{leaf, e.Sealed})
+	}
+	return out.Record(r)
+}
