@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"dimegate/vault"
+	"dimegate/vault/archive"
 	"dimegate/vault/audit"
 	"dimegate/vault/backup"
 )
@@ -102,11 +104,41 @@ func (t *tenant) sweepOnce(ctx context.Context) {
 		t.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
 	}
 	t.sweepExchange(ctx)
+	t.sweepArchive(ctx)
 	t.keepBackupKeys(ctx)
 	if err := t.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
 		t.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
 	}
 }
+
+// sweepArchive destroys, once a day, what the archive has kept for its time. Before backups' keys are seen to, since these take the
+// ledger of what was erased along.
+func (t *tenant) sweepArchive(ctx context.Context) {
+	if t.Now().Before(t.archiveSwept.Add(archiveEvery)) {
+		return
+	}
+	a, err := archive.Open(ctx, t.vault.Vault)
+	var s archive.Swept
+	if err == nil {
+		s, err = a.SweepDaily(ctx, t.Now())
+	}
+	switch {
+	case errors.Is(err, vault.ErrChanged): // a hold was placed, or mail came: in an hour
+		return
+	case err != nil:
+		if ctx.Err() == nil {
+			t.Log.Error("the archive could not be swept; it is tried again in an hour", "error", err)
+		}
+		return
+	}
+	t.archiveSwept = t.Now()
+	if s.Keys > 0 || s.Records > 0 {
+		t.Log.Info("destroyed in the archive", "records", s.Records, "shred_keys", s.Keys, "erasures_done", s.Erasures)
+	}
+}
+
+// archiveEvery is how often the archive is swept.
+const archiveEvery = 24 * time.Hour
 
 // keepBackupKeys destroys the backups' keys that have had their life, and brings there what a restore must know.
 func (t *tenant) keepBackupKeys(ctx context.Context) {

@@ -57,6 +57,8 @@ type tenant struct {
 	exchange  *exchange.Exchanger
 	outbound  *bridge.Outbound
 	inbound   *bridge.Inbound
+
+	archiveSwept time.Time // sweep's own
 }
 
 // errDown is for whoever needs a tenant whose vault is not open. It is temporary.

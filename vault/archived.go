@@ -37,7 +37,7 @@ type KeepRequest struct {
 // A Keeping is the archive's part of an intake.
 type Keeping struct {
 	Class   uint16
-	Expires time.Time // the end of its retention as it is said now
+	Expires time.Time // the end of its retention as it is said now; zero: it has no retention time
 	Content Token     // of the octets
 	Wraps   []KeptWrap
 	Index   []IndexEntry
@@ -63,7 +63,7 @@ func (d *Draft) Keep(f func(KeepRequest) (*Keeping, error)) { d.keep = f }
 
 // putKept writes the archive's part of an intake.
 func (tx *Tx) putKept(record ID, k *Keeping) error {
-	if err := tx.exec(`INSERT INTO archive (record, expires, content) VALUES (?, ?, ?)`, record[:], k.Expires.UnixMilli(), k.Content[:]); err != nil {
+	if err := tx.exec(`INSERT INTO archive (record, expires, content) VALUES (?, ?, ?)`, record[:], millis(k.Expires), k.Content[:]); err != nil {
 		return err
 	}
 	for n, w := range k.Wraps {
@@ -82,6 +82,14 @@ func (tx *Tx) putKept(record ID, k *Keeping) error {
 	return nil
 }
 
+// millis is a time as the tables have it: timeOf's inverse.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
 // holdsShred refuses a shred key that was destroyed since it was asked for.
 func (tx *Tx) holdsShred(id ID) error {
 	var n int
@@ -90,6 +98,18 @@ func (tx *Tx) holdsShred(id ID) error {
 	}
 	if n != 1 {
 		return fmt.Errorf("shred key %v: %w", id, ErrChanged)
+	}
+	return nil
+}
+
+// holdsCustodian refuses one who was erased since he was asked for.
+func (tx *Tx) holdsCustodian(id CustodianID) error {
+	var n int
+	if err := tx.queryRow(`SELECT COUNT(*) FROM custodians WHERE id = ?`, []any{id[:]}, &n); err != nil {
+		return err
+	}
+	if n != 1 {
+		return fmt.Errorf("custodian: %w", ErrChanged)
 	}
 	return nil
 }
@@ -142,6 +162,21 @@ func (v *Vault) CustodianByID(ctx context.Context, id CustodianID) (Custodian, e
 		return Custodian{}, err
 	}
 	return v.openCustodian(ctx, id[:], sealed)
+}
+
+// Custodians lists all.
+func (v *Vault) Custodians(ctx context.Context) ([]Custodian, error) {
+	var list []Custodian
+	err := v.queryRows(ctx, `SELECT id, sealed FROM custodians ORDER BY made, id`, nil, func(s scanner) error {
+		var id, sealed []byte
+		if err := s.Scan(&id, &sealed); err != nil {
+			return err
+		}
+		c, err := v.openCustodian(ctx, id, sealed)
+		list = append(list, c)
+		return err
+	})
+	return list, err
 }
 
 func (v *Vault) openCustodian(ctx context.Context, id, sealed []byte) (Custodian, error) {
@@ -244,6 +279,13 @@ func (v *Vault) ShredKey(ctx context.Context, token Token, s Shred) (ID, Secret,
 		return ID{}, Secret{}, err
 	}
 	err = v.updateKey(ctx, func(tx *Tx) error {
+		if err := tx.holdsCustodian(s.Custodian); err != nil {
+			return err
+		}
+		// One that was erased and came back with a backup makes room; the sweep ends it.
+		if err := tx.exec(`UPDATE shred_keys SET token = randomblob(16) WHERE token = ? AND id NOT IN (SELECT owner FROM wraps WHERE purpose = ? AND used = 1)`, token[:], WrapHost); err != nil {
+			return err
+		}
 		n, err := tx.change(`INSERT INTO shred_keys (id, token, custodian, month, sealed, made) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (token) DO NOTHING`,
 			s.ID[:], token[:], s.Custodian[:], s.Month, SealOctets(k, PartArchive, Label("shred key", string(s.ID[:])), s.octets()), s.Made.UnixMilli())
 		if err != nil || n == 0 { // another caller was first

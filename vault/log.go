@@ -69,6 +69,13 @@ const (
 	// A legal hold. Subject: the hold. Public: zeros.
 	LeafHoldPlaced LeafType = 113
 	LeafHoldEnded  LeafType = 114
+
+	// An archived record that nobody holds any more was destroyed, or, before its queue is done, will be. Subject: the record. Public:
+	// D("destroyed", "retention" or "erasure").
+	LeafDestroyed LeafType = 120
+	// An erasure was asked for, or is done. Subject: of the request. Public: zeros.
+	LeafErasureAsked LeafType = 121
+	LeafErasureDone  LeafType = 122
 )
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
@@ -82,6 +89,7 @@ var leafNames = map[LeafType]string{
 	LeafTrust: "trust", LeafSeal: "seal", LeafRestored: "restored",
 	LeafRoles: "roles", LeafLook: "look",
 	LeafCaseAsked: "case asked for", LeafHoldPlaced: "hold placed", LeafHoldEnded: "hold ended",
+	LeafDestroyed: "destroyed", LeafErasureAsked: "erasure asked for", LeafErasureDone: "erasure done",
 }
 
 func (t LeafType) String() string {

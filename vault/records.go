@@ -258,6 +258,11 @@ func (v *Vault) endRecord(tx *Tx, id ID) error {
 	if n, err := tx.keptWraps(id); err != nil || n > 0 {
 		return err
 	}
+	return v.deleteRecord(tx, id)
+}
+
+// deleteRecord deletes a record that nobody has a wrap of, with all that belongs to it.
+func (v *Vault) deleteRecord(tx *Tx, id ID) error {
 	var file bool
 	if err := tx.queryRow(`SELECT file FROM records WHERE id = ?`, []any{id[:]}, &file); err != nil {
 		return err

@@ -232,6 +232,19 @@ func (v *Vault) endWithoutWraps(tx *Tx, r Restore, out *Restored) error {
 // Restored tells how often this vault was made from a backup, and how many leaves the last one had.
 func (v *Vault) Restored() (times int, size int64) { return v.restores, v.restoredAt }
 
+// RestoredTime is when this vault was last made from a backup; zero when it never was.
+func (v *Vault) RestoredTime(ctx context.Context) (time.Time, error) {
+	if v.restores == 0 {
+		return time.Time{}, nil
+	}
+	list, err := v.LogLeaves(ctx, v.restoredAt, 1)
+	if err != nil || len(list) == 0 {
+		return time.Time{}, errors.Join(err, fmt.Errorf("%w: the leaf of the last restore", ErrCorrupt))
+	}
+	l, err := ParseLeaf(list[0])
+	return l.Time, err
+}
+
 func (v *Vault) readRestores(ctx context.Context) error {
 	b, err := v.meta(ctx, "restored")
 	if errors.Is(err, ErrNotFound) {

@@ -148,6 +148,10 @@ CREATE INDEX archive_index_record ON archive_index (record);
 -- Under the key "archive": who has not the host seal cannot put a key of his own in place of the officers'.
 ALTER TABLE escrow_epochs ADD COLUMN mac BLOB NOT NULL DEFAULT x'';
 `,
+	`
+-- Erasures that were asked for. Of whom, by whom and why is sealed under the key "archive".
+CREATE TABLE erasure_requests (id BLOB PRIMARY KEY, asked INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0, sealed BLOB NOT NULL);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

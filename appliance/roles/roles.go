@@ -40,6 +40,10 @@ type Rule struct {
 // Table is who may use the commands that open a gateway's vault, by their names behind "gateway". A command that is not here
 // must not open one.
 var Table = map[string]Rule{
+	"archive sweep":    {Roles: []Role{Compliance, Privacy}},
+	"archive erase":    {Roles: []Role{Privacy}},
+	"archive erasures": {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
+
 	"audit verify":     {Roles: []Role{Operator, Security, Compliance, Auditor, Privacy}},
 	"audit checkpoint": {Roles: []Role{Security, Auditor, Privacy}},
 	"audit reconcile":  {Roles: []Role{Operator, Security, Auditor, Privacy}},

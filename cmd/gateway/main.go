@@ -50,6 +50,7 @@ var commands = []command{
 	escrowCommand,
 	officerCommand,
 	caseCommand,
+	archivesCommand,
 	holdCommand,
 	evidenceCommand,
 	policyCommand,

@@ -42,6 +42,7 @@ var operands = map[string][]string{
 	"case search": {vault.RandomID().String()}, "case select": {vault.RandomID().String()}, "case submit": {vault.RandomID().String()},
 	"case approve": {vault.RandomID().String(), "absent"}, "case decrypt": {"--to", "absent/x", vault.RandomID().String()},
 	"case close":     {"--closing", "absent", vault.RandomID().String()},
+	"archive erase":  {"--reason", "x", "nobody@x.example"},
 	"queue route":    {"--to", "usual", "nobody"},
 	"policy explain": {"--from", "a@x.example", "--to", "b@y.example"}, "policy replay": {"--since", "1h", "--with", "CONFIG"},
 	"roles grant": {"privacy-officer", "carol"}, "roles revoke": {"privacy-officer", "carol"},

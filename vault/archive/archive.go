@@ -198,7 +198,7 @@ type Message struct {
 	Recipients []string // all, Bcc among them
 	Custodians []string // those of ours among them: whose copies are kept
 	Class      uint16
-	Retention  time.Duration
+	Retention  time.Duration // zero: none, it is kept until somebody asks for erasure
 }
 
 // Keeping returns what makes the message's record an archived one: see vault.Draft.Keep. ErrNoKey when nothing may be sealed: the mail
@@ -223,7 +223,10 @@ func (a *Archive) keep(ctx context.Context, s *escrow.Sealer, m Message, r vault
 		return nil, err
 	}
 	defer t.close()
-	k := &vault.Keeping{Class: m.Class, Expires: r.Now.Add(m.Retention), Content: t.of("octets", r.Octets[:]), Index: t.index(m)}
+	k := &vault.Keeping{Class: m.Class, Content: t.of("octets", r.Octets[:]), Index: t.index(m)}
+	if m.Retention > 0 {
+		k.Expires = r.Now.Add(m.Retention)
+	}
 	done := map[string]bool{}
 	for _, address := range m.Custodians {
 		address = normal(address)

@@ -22,6 +22,7 @@ import (
 // A world is a vault with an archive that seals to an escrow key of three officers.
 type world struct {
 	testing.TB
+	at       testvault.Vault
 	v        *vault.Vault
 	a        *archive.Archive
 	key      *escrow.Key
@@ -33,7 +34,8 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{TB: t, now: time.Date(2026, 3, 15, 10, 0, 0, 0, time.UTC)}
-	w.v = testvault.New(t).Open(t, vault.Options{Now: func() time.Time { return w.now }})
+	w.at = testvault.New(t)
+	w.v = w.at.Open(t, vault.Options{Now: func() time.Time { return w.now }})
 	var err error
 	w.a, err = archive.Open(t.Context(), w.v)
 	w.ok(err)
@@ -113,7 +115,7 @@ func (w *world) deliver(row vault.ID) {
 	w.Helper()
 	r, err := w.v.QueueRow(w.Context(), row)
 	w.ok(err)
-	w.ok(w.v.ChangeRow(w.Context(), nil, r, vault.RowChange{Remove: true}, w.now))
+	w.ok(w.v.ChangeRow(w.Context(), nil, r, vault.RowChange{Remove: true, Leaves: []vault.RowLeaf{{Type: vault.LeafDelivered}}}, w.now))
 }
 
 func (w *world) search(q archive.Query) (list []archive.Hit) {
