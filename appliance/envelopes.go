@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"dimegate/bridge"
+	"dimegate/bridge/journal"
 	"dimegate/bridge/queue"
 	"dimegate/vault"
 	"dimegate/vault/discovery"
@@ -15,6 +16,8 @@ import (
 // of it.
 func StoredEnvelopes(direction vault.Kind, stored []byte) ([]discovery.Envelope, error) {
 	switch {
+	case direction == vault.Internal:
+		return journaled(stored)
 	case bytes.HasPrefix(stored, []byte("{")):
 		var a bridge.Arrival
 		if err := json.Unmarshal(stored, &a); err != nil {
@@ -32,4 +35,20 @@ func StoredEnvelopes(direction vault.Kind, stored []byte) ([]discovery.Envelope,
 		}
 		return []discovery.Envelope{d}, nil
 	}
+}
+
+// journaled is the envelope that a journal report tells of; that of the report itself, where it could not be read.
+func journaled(stored []byte) ([]discovery.Envelope, error) {
+	s, err := journal.ParseStored(stored)
+	if err != nil {
+		return nil, err
+	}
+	d := discovery.Envelope{From: s.Sender, Received: s.Received, Source: "journal"}
+	if s.Messages == 0 {
+		d.From, d.Recipients = s.From, []string{s.To}
+	}
+	for _, r := range s.Recipients {
+		d.Recipients = append(d.Recipients, r.Address)
+	}
+	return []discovery.Envelope{d}, nil
 }

@@ -17,6 +17,7 @@ type Kind uint8
 const (
 	Outbound Kind = 1
 	Inbound  Kind = 2
+	Internal Kind = 3 // it did not cross: a journal report told of it
 )
 
 // A Record is a kept message, opened: it holds the record key until Close. Safe for concurrent use, Close excepted.
@@ -178,7 +179,10 @@ func (v *Vault) prepare(d *Draft, kind Kind, envelope []byte, now time.Time) (*i
 	in := &intake{d: d, kind: kind, now: now, digest: d.digest(), commitment: o.Commit(LeafIntake)}
 	in.envelope = SealOctets(d.key, PartEnvelope, d.id[:], append(o.Salt[:], envelope...))
 	var err error
-	if in.wrap, err = v.host.Wrap(d.key, keyLabel(d.id)); err != nil || d.keep == nil {
+	if kind != Internal { // of which nobody waits
+		in.wrap, err = v.host.Wrap(d.key, keyLabel(d.id))
+	}
+	if err != nil || d.keep == nil {
 		return in, err
 	}
 	in.kept, err = d.keep(KeepRequest{Record: d.id, Key: d.key, Body: in.digest, Octets: Digest(o.Payload[:len(Digest{})]), Now: now})
@@ -213,6 +217,9 @@ func (in *intake) put(tx *Tx, v *Vault) error {
 		if err := tx.putKept(in.d.id, in.kept); err != nil {
 			return err
 		}
+	}
+	if in.wrap == nil {
+		return nil
 	}
 	return tx.putWrap(in.d.id, WrapHost, in.wrap)
 }

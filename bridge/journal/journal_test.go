@@ -172,3 +172,25 @@ func FuzzParse(f *testing.F) {
 		r.Addresses()
 	})
 }
+
+// TestStored: the envelope comes back as it was stored, and nothing else is taken for one.
+func TestStored(t *testing.T) {
+	r, err := Parse([]byte(report(head+"To: bob@corp.example, Expanded: team@corp.example\n", original)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Stored{Report: "id", From: "x@y.example", To: "journal@archive.example"}.Of(r, 0)
+	b, err := s.Octets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Format = StoredFormat
+	if got, err := ParseStored(b); err != nil || !reflect.DeepEqual(*got, s) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, raw := range []string{"", "{}", `{"format":"dimegate-journal-v2"}`, `{"format":"dimegate-journal-v1","more":1}`} {
+		if _, err := ParseStored([]byte(raw)); err == nil {
+			t.Errorf("%q is an envelope", raw)
+		}
+	}
+}

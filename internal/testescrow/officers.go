@@ -223,19 +223,66 @@ func (l vaultLog) ProveGrowth(ctx context.Context, old, size int64) ([]tlog.Hash
 	return audit.ProveGrowth(ctx, l.v, old, size)
 }
 
+// Transcript is a ceremony's.
+func (o *Officers) Transcript() ([]byte, error) {
+	dealer, err := escrow.NewSigningKey(random(ed25519.SeedSize))
+	if err != nil {
+		return nil, err
+	}
+	t, err := escrow.NewTranscript("a test", o.Key.Created, o.Key, o.Epoch, dealer)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(t.Text()), nil
+}
+
+// Sealer seals to their key.
+func (o *Officers) Sealer() (*escrow.Sealer, error) {
+	return escrow.NewSealer(o.Key, []*escrow.Epoch{o.Epoch}, o.Attestations)
+}
+
+// Sign has an officer sign a statement.
+func (o *Officers) Sign(i uint16, s escrow.Statement) (*escrow.Statement, error) {
+	s.Index = i
+	return s.Sign(o.signing[i])
+}
+
+// Approve has an officer review and approve a case of an archive, whose log gets the leaves of his answer.
+func (o *Officers) Approve(ctx context.Context, a *Archive, c *Case, i uint16, now time.Time) (*escrow.Statement, error) {
+	var bundle bytes.Buffer
+	if err := a.WriteBundle(ctx, &bundle, c); err != nil {
+		return nil, err
+	}
+	trust, err := a.Trust()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := o.approve(ctx, bundle.Bytes(), trust, now, i)
+	if err != nil {
+		return nil, err
+	}
+	st, err := escrow.ParseStatement(answer[:escrow.StatementSize])
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range []vault.Leaf{{Type: vault.LeafAnswer, Public: st.LeafDigest()}, {Type: vault.LeafPartials, Public: st.Extra}} {
+		l.Time, l.Subject = now, c.File.Manifest.Case
+		if _, err := a.Append(l); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
 // Files writes what a ceremony and its officers hand to a gateway into a folder: the transcript, the records and every statement, by
 // its name.
 func (o *Officers) Files(dir string) (transcript string, statements []string, err error) {
-	dealer, err := escrow.NewSigningKey(random(ed25519.SeedSize))
-	if err != nil {
-		return "", nil, err
-	}
-	t, err := escrow.NewTranscript("a test", o.Key.Created, o.Key, o.Epoch, dealer)
+	text, err := o.Transcript()
 	if err != nil {
 		return "", nil, err
 	}
 	transcript = filepath.Join(dir, "transcript.txt")
-	err = os.WriteFile(transcript, []byte(t.Text()), 0o600)
+	err = os.WriteFile(transcript, text, 0o600)
 	for _, s := range o.Attestations {
 		name := filepath.Join(dir, fmt.Sprintf("attest-%d-%d.deg1", o.Epoch.Number, s.Index))
 		err = errors.Join(err, os.WriteFile(name, s.Octets(), 0o600))

@@ -373,6 +373,10 @@ func TestContainer(t *testing.T) {
 	} {
 		refused(t, name, b)
 	}
+	two := make(zip.FileHeader{Name: "x/a"}, zip.FileHeader{Name: "x/b"})
+	two[bytes.LastIndex(two[:bytes.Index(two, []byte("PK\x01\x02"))], []byte("x/b"))+2] = 'c'
+	refused(t, "another name in the header", two, "another name in its own header")
+	refused(t, "something before the first file", append([]byte("MZ"), make(zip.FileHeader{Name: "x/a"})...))
 	many := make(zip.FileHeader{Name: "x/a"})
 	end := many[len(many)-22:]
 	copy(end[8:12], "\xff\xff\xff\xff")

@@ -3,6 +3,7 @@ package evidence
 import (
 	"archive/zip"
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -86,7 +87,55 @@ func openContainer(r io.ReaderAt, size int64) (*container, error) {
 		c.names = append(c.names, name)
 	}
 	slices.Sort(c.names)
-	return c, nil
+	return c, c.checkHeaders(r, z.File)
+}
+
+// checkHeaders compares the header before each file with the directory, and lets nothing stand between: some read the one, some the
+// other.
+func (c *container) checkHeaders(r io.ReaderAt, files []*zip.File) error {
+	type place struct {
+		f  *zip.File
+		at int64
+	}
+	var places []place
+	for _, f := range files {
+		at, err := f.DataOffset()
+		if err != nil {
+			return &Fault{strings.TrimPrefix(f.Name, c.base), "has no header", err}
+		}
+		places = append(places, place{f, at})
+	}
+	slices.SortFunc(places, func(a, b place) int { return cmp.Compare(a.at, b.at) })
+	end := int64(0)
+	for _, p := range places {
+		name := strings.TrimPrefix(p.f.Name, c.base)
+		b := make([]byte, max(0, min(p.at-end, maxHeader)))
+		if _, err := r.ReadAt(b, end); err != nil {
+			return readFault(name, err)
+		}
+		if int64(len(b)) != p.at-end || !slices.ContainsFunc(descriptors, func(n int) bool { return n <= len(b) && isHeader(b[n:], p.f.Name) }) {
+			return fault(name, "has another name in its own header, or something stands before it")
+		}
+		end = p.at + int64(p.f.UncompressedSize64)
+	}
+	return nil
+}
+
+// descriptors are the lengths of what may stand behind a file's octets: nothing, or its length and checksum.
+var descriptors = []int{0, 12, 16, 20, 24}
+
+const (
+	localHeader = 30
+	maxHeader   = 24 + localHeader + maxName + 100 + 64<<10
+)
+
+// isHeader tells whether b is the header of a file of this name, and nothing else.
+func isHeader(b []byte, name string) bool {
+	if len(b) < localHeader || string(b[:4]) != "PK\x03\x04" {
+		return false
+	}
+	n, extra := int(binary.LittleEndian.Uint16(b[26:])), int(binary.LittleEndian.Uint16(b[28:]))
+	return len(b) == localHeader+n+extra && string(b[localHeader:localHeader+n]) == name
 }
 
 // checkEnd looks at the number of files that the end of the directory tells, before anyone makes room for them.

@@ -23,7 +23,7 @@ import (
 type world struct {
 	t       testing.TB
 	now     time.Time
-	quorum  *testescrow.Quorum
+	quorum  *testescrow.Officers
 	archive *testescrow.Archive
 	c       *testescrow.Case
 	answers []*escrow.Statement
@@ -44,7 +44,8 @@ const class = 3
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Unix(1795000000, 0).UTC(), archive: testescrow.New(), from: map[int][]int{}, things: map[int][]byte{}, exhibit: map[int]discovery.Exhibit{}}
-	w.quorum = must[*testescrow.Quorum](t)(testescrow.NewQuorum("corp.example", 2, 3, w.now))
+	w.quorum = must[*testescrow.Officers](t)(testescrow.NewOfficers(escrow.Discovery, "corp.example", 2, 3, w.now))
+	sealer := must[*escrow.Sealer](t)(w.quorum.Sealer())
 	for _, m := range []struct {
 		text       string
 		custodians []string
@@ -53,7 +54,7 @@ func newWorld(t testing.TB) *world {
 		{"both", []string{"alice@corp.example", "bob@corp.example"}}, {"two", []string{"alice@corp.example"}}, {"three", []string{"bob@corp.example"}},
 		{"privileged", []string{"alice@corp.example"}}, {"broken", []string{"alice@corp.example"}},
 	} {
-		w.check(w.archive.Seal(w.quorum.Sealer, []byte("Subject: "+m.text+"\r\n\r\n"+strings.Repeat(m.text+" ", 200)+"\r\n"), class, w.now, m.custodians...))
+		w.check(w.archive.Seal(sealer, []byte("Subject: "+m.text+"\r\n\r\n"+strings.Repeat(m.text+" ", 200)+"\r\n"), class, w.now, m.custodians...))
 	}
 	w.open()
 	return w
@@ -86,11 +87,11 @@ func (w *world) open() {
 	w.answers = nil
 	first := int64(len(w.archive.Leaves))
 	for _, i := range []uint16{1, 3} {
-		st, _, err := w.quorum.Approve(ctx, w.archive, w.c, i, w.now.Add(time.Duration(i)*time.Hour+time.Minute))
+		st, err := w.quorum.Approve(ctx, w.archive, w.c, i, w.now.Add(time.Duration(i)*time.Hour+time.Minute))
 		w.check(err)
 		w.answers = append(w.answers, st)
 	}
-	decline := must[*escrow.Statement](w.t)(escrow.Statement{Kind: escrow.Decline, Index: 2, Time: w.now.Add(2 * time.Hour), Subject: w.c.File.Manifest.Digest()}.Sign(w.quorum.Signing[2]))
+	decline := must[*escrow.Statement](w.t)(w.quorum.Sign(2, escrow.Statement{Kind: escrow.Decline, Time: w.now.Add(2 * time.Hour), Subject: w.c.File.Manifest.Digest()}))
 	must[int64](w.t)(w.archive.Append(vault.Leaf{Type: vault.LeafAnswer, Time: w.now.Add(5 * time.Hour), Subject: w.c.File.Manifest.Case, Public: decline.LeafDigest()}))
 	w.answers = append(w.answers, decline)
 	last := int64(len(w.archive.Leaves))
@@ -203,7 +204,7 @@ func (w *world) Case() *discovery.CaseRecord { return w.record }
 
 func (w *world) input() Input {
 	trust := must[escrow.Trust](w.t)(w.archive.Trust())
-	return Input{Witnesses: trust.Witnesses, Transcript: w.quorum.Transcript, Requester: w.c.Signing, Software: "dimegate test", Now: w.now.Add(24 * time.Hour),
+	return Input{Witnesses: trust.Witnesses, Transcript: must[[]byte](w.t)(w.quorum.Transcript()), Requester: w.c.Signing, Software: "dimegate test", Now: w.now.Add(24 * time.Hour),
 		Custody: []Event{{Time: w.now.Add(10 * time.Hour), Who: "rita@corp.example", What: "opened the case at the station"}, {Time: w.now.Add(11 * time.Hour), Who: "rita@corp.example", What: "marked item 5"}}}
 }
 
