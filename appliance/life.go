@@ -35,7 +35,24 @@ func (t *tenant) rotateSecondary(ctx context.Context) {
 			t.Log.Info("secondary key", "domain", domain, "step", s.What)
 		}
 	}
+	t.seeRollovers(ctx)
 	t.refreshOrganizations(ctx)
+}
+
+// seeRollovers notes when DNS lists both keys of a domain whose primary key is being replaced: others' time runs from then on.
+func (t *tenant) seeRollovers(ctx context.Context) {
+	for _, domain := range t.domains() {
+		if r, err := keystore.RolloverOf(ctx, t.vault.Vault, domain); err != nil || !r.Seen.IsZero() {
+			continue
+		}
+		r, _, err := t.published(ctx, domain)
+		if err == nil && r != nil {
+			err = keystore.SeeRollover(ctx, t.vault.Vault, domain, r.POKs, t.Now())
+		}
+		if err != nil && ctx.Err() == nil {
+			t.Log.Warn("the primary key is being replaced, and its record waits", "domain", domain, "error", err)
+		}
+	}
 }
 
 // refreshEvery is how long what changed in the vault beside us may wait until we serve it.

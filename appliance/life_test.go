@@ -17,6 +17,9 @@ import (
 	"time"
 
 	"dimegate/appliance/config"
+	"dimegate/appliance/keystore"
+	"dimegate/appliance/setup"
+	"dimegate/dmtp/key"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
 	"dimegate/vault"
@@ -392,4 +395,73 @@ func (h *history) checkHistory(pinned *signet.Signet) {
 	if steps != len(keys) || len(under) < 2 {
 		t.Errorf("the second reader saw %d steps of %d", steps, len(keys))
 	}
+}
+
+// TestPrimaryRollover replaces bravo's primary key while it writes to and hears from a gateway that looks every day, and from one that
+// looks once in thirty days: the record lists both keys, the new one signs, the old one goes. No step can be taken before its time.
+func TestPrimaryRollover(t *testing.T) {
+	h := newHistory(t)
+	ctx, tenant := t.Context(), h.bravo.gateway.tenants[0]
+	v := tenant.vault.Vault
+	publish := func() {
+		t.Helper()
+		records, err := setup.Records(ctx, h.bravo.config, v, "bravo.example", nil)
+		check(t, err)
+		h.bravo.publish(records[0].RecordLine)
+	}
+	step := func(want error) {
+		t.Helper()
+		if err := keystore.StepRollover(ctx, v, "bravo.example", false, h.clock.now()); !errors.Is(err, want) {
+			t.Errorf("a step: %v, want %v", err, want)
+		}
+	}
+	step(keystore.ErrNoRollover)
+	old := tenant.orgs.domains["bravo.example"].now.Load().primary.Public()
+	back := 0
+	for n := range 76 {
+		h.next(n)
+		switch n {
+		case 1:
+			check(t, keystore.BeginRollover(ctx, v, "bravo.example", h.clock.now()))
+			check(t, keystore.BeginRollover(ctx, v, "bravo.example", h.clock.now())) // changes nothing
+			step(keystore.ErrUnpublished)
+		case 2:
+			publish()
+		case 3, 33, 60:
+			step(keystore.ErrTooEarly)
+		case 34:
+			step(nil) // seen on day 3
+		case 65:
+			step(nil)
+			publish()
+			step(keystore.ErrNoRollover)
+		}
+		if n == 35 {
+			publish() // the certificates' values by the new key
+		}
+		for _, c := range []*correspondent{h.alpha, h.charlie} {
+			if n%5 != 4 && n < 34 {
+				continue
+			}
+			c.write()
+			check(t, h.bravo.write("alice@"+c.domain))
+			back++
+		}
+		h.arrived(h.alpha.sent + h.charlie.sent)
+		until(t, func() bool { return len(h.alpha.inner.messages())+len(h.charlie.inner.messages()) == back })
+	}
+	keys, err := v.OrgKeys(ctx, "bravo.example")
+	check(t, err)
+	primaries := keystore.Primaries(keys)
+	now := tenant.orgs.domains["bravo.example"].now.Load()
+	if len(primaries) != 1 || now.primary.Public() == old || key.SigningPublic(primaries[0].Public) != now.primary.Public() || len(h.bravo.inner.messages()) != h.alpha.sent+h.charlie.sent {
+		t.Errorf("%d primary keys, the old one signs: %t", len(primaries), now.primary.Public() == old)
+	}
+	for _, m := range append(h.alpha.inner.messages(), h.charlie.inner.messages()...) {
+		if !strings.Contains(m, "Subject: x\r\n") {
+			t.Errorf("something came back: %s", m)
+		}
+	}
+	_, secondary := h.destroyed()
+	t.Logf("%d to bravo, %d from it, all arrived; %d key destroyed", h.alpha.sent+h.charlie.sent, back, secondary)
 }

@@ -80,6 +80,19 @@ func (a *Appliance) vouched(ctx context.Context, leaf []byte) (v certificates.Vo
 	return v, nil
 }
 
+// Published looks up the management record of a domain of ours, with the [dns] table of a configuration; nil when there is none.
+func Published(ctx context.Context, c *config.Config, domain string, o Options) (*record.Record, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	g := &gateway{Options: o, config: c}
+	if err := g.makeDNS(); err != nil {
+		return nil, err
+	}
+	r, _, err := g.published(ctx, domain)
+	return r, err
+}
+
 // published is the management record of a domain of ours as DNS has it, nil when there is none, and how long others may remember it.
 func (g *gateway) published(ctx context.Context, domain string) (*record.Record, time.Duration, error) {
 	texts, answer, err := g.dns.TXT(ctx, record.Label+"."+domain+".")

@@ -234,11 +234,21 @@ const orgWrap = `LEFT JOIN wraps ON owner = id AND purpose = ? AND used = 1`
 // OrgSigning opens the primary or secondary key that signs for a domain: of those that are not retired the oldest, since a newer
 // one is yet to be known to others. The caller destroys it.
 func (v *Vault) OrgSigning(ctx context.Context, domain string, kind OrgKeyKind) (key.Signing, error) {
+	return v.orgSigning(ctx, domain, kind, `made, id`)
+}
+
+// OrgSuccessor opens the primary or secondary key that will sign next for a domain: the newest that is not retired, which is the one that
+// signs now where there is no other. The caller destroys it.
+func (v *Vault) OrgSuccessor(ctx context.Context, domain string, kind OrgKeyKind) (key.Signing, error) {
+	return v.orgSigning(ctx, domain, kind, `made DESC, id DESC`)
+}
+
+func (v *Vault) orgSigning(ctx context.Context, domain string, kind OrgKeyKind, order string) (key.Signing, error) {
 	if kind != PrimaryKey && kind != SecondaryKey {
 		return key.Signing{}, fmt.Errorf("vault: %v is not a signing key", kind)
 	}
 	var id, public, wrap []byte
-	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys `+orgWrap+` WHERE domain = ? AND kind = ? AND retired = 0 ORDER BY made, id LIMIT 1`,
+	err := v.queryRow(ctx, `SELECT id, public, wrap FROM org_keys `+orgWrap+` WHERE domain = ? AND kind = ? AND retired = 0 ORDER BY `+order+` LIMIT 1`,
 		[]any{WrapSigning, domain, kind}, &id, &public, &wrap)
 	if err != nil {
 		return key.Signing{}, fmt.Errorf("%v key of %s: %w", kind, domain, err)

@@ -334,6 +334,9 @@ func (l *Keys) check(k checker) {
 		within(k, "rotate_after", l.RotateAfter, 30*day, 10*365*day) // 30 days: of others' caches
 	}
 	within(k, "grace", l.Grace, 36*day, 10*365*day) // 30 of caches, 5 of queues, one
+	if l.RemindPrimaryAfter != 0 {
+		within(k, "remind_primary_after", l.RemindPrimaryAfter, 90*day, 20*365*day)
+	}
 	if l.RotateSecondaryAfter != 0 {
 		within(k, "rotate_secondary_after", l.RotateSecondaryAfter, 90*day, 10*365*day) // so that few stand in a signet at a time
 	}

@@ -250,6 +250,7 @@ type Keys struct {
 	RotateAfter time.Duration `toml:"rotate_after"` // then both keys are replaced, with chain of custody; default 2160h, at least 720h; 0: never
 	Grace       time.Duration `toml:"grace"`        // how long a replaced encryption key opens mail still, then it is destroyed; default 864h, at least 864h
 
+	RemindPrimaryAfter   time.Duration `toml:"remind_primary_after"`   // then a domain's primary key is due for a rollover, by hand; default 26280h, at least 2160h; 0: never
 	RotateSecondaryAfter time.Duration `toml:"rotate_secondary_after"` // then a domain's secondary key gets a successor; default 8760h, at least 2160h; 0: never
 }
 
@@ -320,7 +321,7 @@ func Default() *Config {
 		},
 		Audit:  Audit{Witnesses: []string{}},
 		Vault:  Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
-		Keys:   Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour, RotateSecondaryAfter: 365 * 24 * time.Hour},
+		Keys:   Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour, RotateSecondaryAfter: 365 * 24 * time.Hour, RemindPrimaryAfter: 3 * 365 * 24 * time.Hour},
 		Health: Health{Listen: "127.0.0.1:8026"},
 		Log:    Log{Format: "text", Level: "info"},
 	}

@@ -131,13 +131,8 @@ func SayInSignet(ctx context.Context, v *vault.Vault, domain, name, value string
 	})
 }
 
-// signAnew makes another signet of the primary and the encryption key of a domain's current one.
-func signAnew(ctx context.Context, v *vault.Vault, domain string, current *signet.Signet, d signet.Details) (*signet.Signet, error) {
-	primary, err := v.OrgSigning(ctx, domain, vault.PrimaryKey)
-	if err != nil {
-		return nil, err
-	}
-	defer primary.Destroy()
+// signAnew makes another signet of a primary key and the encryption key of a domain's current one.
+func signAnew(ctx context.Context, v *vault.Vault, domain string, primary key.Signing, current *signet.Signet, d signet.Details) (*signet.Signet, error) {
 	list, err := v.OrgEncryption(ctx, domain)
 	if err != nil {
 		return nil, err
@@ -147,12 +142,8 @@ func signAnew(ctx context.Context, v *vault.Vault, domain string, current *signe
 			k.Destroy()
 		}
 	}()
-	made, err := signet.NewOrg(key.Pair{Signing: primary, Encryption: list[0]}, d)
-	if err != nil {
-		return nil, err
+	if list[0].Public() != current.EncryptionKey() {
+		return nil, fmt.Errorf("the encryption key of the signet of %s is not the one in the vault", domain)
 	}
-	if made.SigningKey() != current.SigningKey() || made.EncryptionKey() != current.EncryptionKey() {
-		return nil, fmt.Errorf("the keys of the signet of %s are not those in the vault", domain)
-	}
-	return made, nil
+	return signet.NewOrg(key.Pair{Signing: primary, Encryption: list[0]}, d)
 }

@@ -15,7 +15,7 @@ import (
 type Due struct {
 	Name   string    `json:"name"`
 	Number int       `json:"number"`
-	What   string    `json:"what"` // rotation or destruction; "secondary key: " and one of SecondaryMade and its like
+	What   string    `json:"what"` // rotation or destruction; "secondary key: " and one of SecondaryMade and its like; "primary key: " and rollover, signing or destruction
 	At     time.Time `json:"at,omitzero"`
 	Life   int       `json:"life_percent,omitempty"` // of a rotation and a successor: how much of the key's life has passed
 	Late   bool      `json:"late,omitempty"`         // by more than a day: look into the gateway's log
@@ -62,7 +62,7 @@ func domainsDue(ctx context.Context, v *vault.Vault, c *config.Config, only stri
 		for n < len(all) && all[n].Domain == all[0].Domain {
 			n++
 		}
-		for _, d := range secondaryDue(all[:n], c, now) {
+		for _, d := range append(primaryDue(all[:n], c, now), secondaryDue(all[:n], c, now)...) {
 			if err := visit(d); err != nil {
 				return err
 			}
@@ -70,6 +70,28 @@ func domainsDue(ctx context.Context, v *vault.Vault, c *config.Config, only stri
 		all = all[n:]
 	}
 	return nil
+}
+
+// primaryDue is what is to happen to the primary key among a domain's: all of it by hand.
+func primaryDue(keys []vault.OrgKey, c *config.Config, now time.Time) (list []Due) {
+	number := 0
+	for _, k := range keys {
+		if k.Kind == vault.PrimaryKey {
+			number++
+		}
+	}
+	switch p, life := Primaries(keys), c.Keys.RemindPrimaryAfter; {
+	case len(p) == 1 && life > 0:
+		list = append(list, Due{Name: p[0].Domain, Number: number, What: "primary key: rollover", At: p[0].Made.Add(life), Life: percent(now.Sub(p[0].Made), life)})
+	case len(p) > 1 && p[0].Retired.IsZero():
+		list = append(list, Due{Name: p[0].Domain, Number: number, What: "primary key: signing", At: p[1].Made.Add(CacheLife)})
+	case len(p) > 1:
+		list = append(list, Due{Name: p[0].Domain, Number: number - 1, What: "primary key: destruction", At: p[0].Retired.Add(CacheLife)})
+	}
+	for i := range list {
+		list[i].Late = now.Sub(list[i].At) > lateAfter
+	}
+	return list
 }
 
 // secondaryDue is what is to happen to the secondary keys among a domain's.
@@ -88,7 +110,7 @@ func secondaryDue(keys []vault.OrgKey, c *config.Config, now time.Time) []Due {
 		case life == 0 && s.What != SecondarySigns:
 			d.At, d.Kept = time.Time{}, true
 		case s.What == SecondaryMade:
-			d.Life = int(100 * now.Sub(s.Key.Made) / life)
+			d.Life = percent(now.Sub(s.Key.Made), life)
 		case s.What == SecondaryDestroyed: // at the latest: what was signed last has its life and its grace
 			d.At = s.Key.Retired.Add(c.Keys.RotateAfter + c.Keys.Grace)
 		}
@@ -130,8 +152,11 @@ func userDue(k vault.UserKey, c *config.Config, now time.Time) (Due, bool) {
 	case life == 0 || c.KeepsKeys(dmtp.DomainOf(k.Address)):
 		d.What, d.Kept = "rotation", true
 	default:
-		d.What, d.At, d.Life = "rotation", k.Made.Add(life), int(100*now.Sub(k.Made)/life)
+		d.What, d.At, d.Life = "rotation", k.Made.Add(life), percent(now.Sub(k.Made), life)
 	}
 	d.Late = !d.Kept && now.Sub(d.At) > lateAfter
 	return d, true
 }
+
+// percent is how much of a life has passed. A hundred times ten years is more than a Duration holds.
+func percent(passed, life time.Duration) int { return int(passed / (life / 100)) }

@@ -46,6 +46,37 @@ func TestDue(t *testing.T) {
 	}
 }
 
+// TestPrimaryDue: what is to happen to a domain's primary key in each state.
+func TestPrimaryDue(t *testing.T) {
+	const day = 24 * time.Hour
+	c, never := config.Default(), config.Default()
+	never.Keys.RemindPrimaryAfter = 0
+	made := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	key := func(age time.Duration, retired, destroyed time.Time) vault.OrgKey {
+		return vault.OrgKey{Domain: "a.test", Kind: vault.PrimaryKey, Made: made.Add(age), Retired: retired, Destroyed: destroyed}
+	}
+	none := time.Time{}
+	due := made.Add(1095 * day)
+	for name, tt := range map[string]struct {
+		keys []vault.OrgKey
+		c    *config.Config
+		age  time.Duration
+		want []Due
+	}{
+		"young":       {[]vault.OrgKey{key(0, none, none)}, c, 219 * day, []Due{{"a.test", 1, "primary key: rollover", due, 20, false, false}}},
+		"due":         {[]vault.OrgKey{key(0, none, none)}, c, 1097 * day, []Due{{"a.test", 1, "primary key: rollover", due, 100, true, false}}},
+		"never":       {[]vault.OrgKey{key(0, none, none)}, never, 1097 * day, nil},
+		"begun":       {[]vault.OrgKey{key(0, none, none), key(9*day, none, none)}, c, 10 * day, []Due{{"a.test", 2, "primary key: signing", made.Add(40 * day), 0, false, false}}},
+		"forgotten":   {[]vault.OrgKey{key(0, none, none), key(9*day, none, none)}, c, 50 * day, []Due{{"a.test", 2, "primary key: signing", made.Add(40 * day), 0, true, false}}},
+		"switched":    {[]vault.OrgKey{key(0, made.Add(40*day), none), key(9*day, none, none)}, c, 50 * day, []Due{{"a.test", 1, "primary key: destruction", made.Add(71 * day), 0, false, false}}},
+		"rolled over": {[]vault.OrgKey{key(0, made.Add(40*day), made.Add(71*day)), key(9*day, none, none)}, never, 90 * day, nil},
+	} {
+		if got := primaryDue(tt.keys, tt.c, made.Add(tt.age)); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
 // TestSecondaryDue: what is to happen to a domain's secondary keys in each state.
 func TestSecondaryDue(t *testing.T) {
 	const day = 24 * time.Hour

@@ -120,6 +120,19 @@ func publish(ctx context.Context, v *vault.Vault, domain string, c vault.OrgChan
 	if err != nil {
 		return err
 	}
+	primary, err := v.OrgSigning(ctx, domain, vault.PrimaryKey)
+	if err != nil {
+		return err
+	}
+	defer primary.Destroy()
+	if primary.Public() != all[len(all)-1].SigningKey() {
+		return fmt.Errorf("the primary key of the signet of %s is not the one in the vault", domain)
+	}
+	return publishBy(ctx, v, domain, primary, all, c, now, edit)
+}
+
+// publishBy is publish with a primary key that need not be the one of the signets before.
+func publishBy(ctx context.Context, v *vault.Vault, domain string, primary key.Signing, all []*signet.Signet, c vault.OrgChange, now time.Time, edit func(*signet.Details)) error {
 	current := all[len(all)-1]
 	d := signet.Details{Dialect: current.Dialect(), Name: domain, Secondary: current.SecondaryKeys()}
 	for _, f := range current.Fields() {
@@ -128,7 +141,7 @@ func publish(ctx context.Context, v *vault.Vault, domain string, c vault.OrgChan
 		}
 	}
 	edit(&d)
-	made, err := signAnew(ctx, v, domain, current, d)
+	made, err := signAnew(ctx, v, domain, primary, current, d)
 	if err != nil {
 		return err
 	}

@@ -76,6 +76,9 @@ var Table = map[string]Rule{
 	"keys schedule":      {Roles: []Role{Operator, Security, Auditor}},
 	"keys tls":           {Roles: []Role{Operator, Security}},
 
+	"keys primary rollover": {Roles: []Role{Security}},
+	"keys primary finish":   {Roles: []Role{Security}},
+
 	"policy explain": {Roles: []Role{Operator, Security, Compliance, Auditor, Privacy}},
 	"policy replay":  {Roles: []Role{Security, Auditor}, Leaf: true},
 

@@ -330,7 +330,11 @@ func (d *Domain) describe(ctx context.Context, v *vault.Vault, s *signet.Signet,
 	}
 	defer primary.Destroy()
 	d.POK = primary.Public().String()
-	if d.Record, err = Record(primary, o, certificates); err != nil {
+	keys, err := v.OrgKeys(ctx, d.Name)
+	if err != nil {
+		return err
+	}
+	if d.Record, err = Record(primary, keystore.Primaries(keys), o, certificates); err != nil {
 		return err
 	}
 	d.RecordName = record.Label + "." + d.Name + "."
@@ -339,14 +343,19 @@ func (d *Domain) describe(ctx context.Context, v *vault.Vault, s *signet.Signet,
 }
 
 // Record makes the management record of a domain of an organisation: its primary key, the signatures of the mail
-// exchange's certificates (DER, in this order: libdime looks at the first), its policy and hosts. It speaks for its own
-// name alone.
-func Record(primary key.Signing, o config.Organization, certificates [][]byte) (string, error) {
+// exchange's certificates (DER, in this order: libdime looks at the first), its policy and hosts. Behind the primary key stand others
+// that are listed, too. It speaks for its own name alone.
+func Record(primary key.Signing, listed []vault.OrgKey, o config.Organization, certificates [][]byte) (string, error) {
 	policy, err := record.ParsePolicy(o.Policy)
 	if err != nil {
 		return "", err
 	}
 	r := record.Record{POKs: []key.SigningPublic{primary.Public()}, Policy: policy, DX: o.DX, Subdomain: record.SubExplicit}
+	for _, k := range listed {
+		if public := key.SigningPublic(k.Public); public != primary.Public() {
+			r.POKs = append(r.POKs, public)
+		}
+	}
 	for _, der := range certificates {
 		r.TLS = append(r.TLS, record.SignCertificate(primary, der))
 	}

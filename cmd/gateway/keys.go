@@ -45,6 +45,7 @@ var keysCommand = command{
 		},
 		keysScheduleCommand,
 		keysTLSCommand,
+		keysPrimaryCommand,
 	},
 }
 
@@ -108,10 +109,12 @@ func eachKey(ctx context.Context, v *vault.Vault, only string, visit func(keyRow
 	if err != nil {
 		return err
 	}
+	seen := ""
 	for _, k := range keys {
-		if k.Kind != vault.PrimaryKey || !k.Retired.IsZero() {
+		if k.Kind != vault.PrimaryKey || !k.Retired.IsZero() || k.Domain == seen { // the next one does not sign yet
 			continue
 		}
+		seen = k.Domain
 		all, err := v.OrgSignets(ctx, k.Domain)
 		if err != nil {
 			return err

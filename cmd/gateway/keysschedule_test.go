@@ -10,10 +10,11 @@ func TestKeysSchedule(t *testing.T) {
 	path := initKeys(t)
 	code, out, errs := cli(t, "keys", "schedule", "--config", path)
 	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
-	if code != 0 || len(lines) != 5 {
+	if code != 0 || len(lines) != 7 {
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
-	for i, want := range []string{"  secondary key: successor  1  a.example", "  secondary key: successor  1  b.example",
+	for i, want := range []string{"  primary key: rollover     1  a.example", "  secondary key: successor  1  a.example",
+		"  primary key: rollover     1  b.example", "  secondary key: successor  1  b.example",
 		"  destruction               1  alice@a.example", "  rotation                  2  alice@a.example", "  rotation                  1  bob@b.example"} {
 		if !strings.HasSuffix(lines[i], want) {
 			t.Errorf("%q, want …%q", lines[i], want)
@@ -22,7 +23,7 @@ func TestKeysSchedule(t *testing.T) {
 	if code, out, errs := cli(t, "keys", "schedule", "--due", "--config", path); code != 0 || out != "" {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
-	for name, want := range map[string]int{"B.example": 1, "Alice@a.example": 2} {
+	for name, want := range map[string]int{"B.example": 2, "Alice@a.example": 2} {
 		if code, out, errs := cli(t, "keys", "schedule", "--config", path, name); code != 0 || strings.Count(out, "\n") != want {
 			t.Errorf("%s: exit %d: %s%s", name, code, out, errs)
 		}
