@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"dimegate/dmtp/dmtpclient"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
+	"dimegate/internal/testescrow"
 	"dimegate/trustful"
 	"dimegate/vault"
 	"dimegate/vault/audit"
@@ -126,6 +126,7 @@ func TestTwoOrganisations(t *testing.T) {
 	t.Run("recipients", func(t *testing.T) { h.tricks(t) })
 	h.alpha.stop()
 	alpha, bravo := h.alpha.config.Tenants()[0], h.alpha.config.Tenants()[1]
+	officers := map[*config.Config]*testescrow.Officers{alpha: archived(t, alpha), bravo: archived(t, bravo)}
 	for name, side := range map[string][2]*config.Config{"alpha at bravo's": {alpha, bravo}, "bravo at alpha's": {bravo, alpha}} {
 		t.Run(name, func(t *testing.T) {
 			seals(t, side[0], side[1])
@@ -133,6 +134,7 @@ func TestTwoOrganisations(t *testing.T) {
 			contents(t, side[0], side[1])
 			logs(t, side[0], side[1])
 			grants(t, side[0], side[1])
+			escrows(t, side[0], side[1], officers[side[0]], officers[side[1]])
 		})
 	}
 }
@@ -343,11 +345,7 @@ func column(t *testing.T, db *sql.DB, query string) (list [][]byte) {
 func contents(t *testing.T, thief, owner *config.Config) {
 	stolen := func(seals *config.Config) map[string]error {
 		v := seals.Vault
-		v.Folder = filepath.Join(t.TempDir(), "stolen")
-		check(t, os.CopyFS(v.Folder, os.DirFS(owner.Vault.Folder)))
-		check(t, filepath.WalkDir(v.Folder, func(path string, d fs.DirEntry, err error) error {
-			return errors.Join(err, os.Chmod(path, map[bool]os.FileMode{true: 0o700, false: 0o600}[d.IsDir()]))
-		}))
+		v.Folder = copyVault(t, owner.Vault.Folder)
 		for _, role := range []vault.Role{vault.HostRole, vault.SigningRole} {
 			header, err := os.ReadFile(keystore.SealHeader(seals.Vault.Folder, role))
 			check(t, err)
