@@ -18,7 +18,6 @@ import (
 	"dimegate/bridge"
 	"dimegate/vault"
 	"dimegate/vault/archive"
-	"dimegate/vault/escrow"
 )
 
 // freePort sets a variable to an address of loopback that nobody listens on.
@@ -46,13 +45,11 @@ func waitListen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("nobody listens on %s", args[0])
 }
 
-// keepCommand puts mail into the archive of gateway.toml, as an intake does:
-//
-//	keep install KEY EPOCH STATEMENT...
-//	keep mail AUTHOR RECIPIENT CUSTODIAN,CUSTODIAN TEXT...   a message for each text
+// keepCommand is the scripts' "keep AUTHOR RECIPIENT CUSTODIAN,CUSTODIAN TEXT...": a message for each text in the archive of
+// gateway.toml, as an intake puts it there.
 func keepCommand(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) < 3 {
-		ts.Fatalf("usage: keep install|mail ...")
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: keep AUTHOR RECIPIENT CUSTODIANS TEXT...")
 	}
 	c, err := config.Load(filepath.Join(ts.Getenv("WORK"), "gateway.toml"))
 	ts.Check(err)
@@ -62,22 +59,8 @@ func keepCommand(ts *testscript.TestScript, neg bool, args []string) {
 	defer v.Close()
 	a, err := archive.Open(ctx, v.Vault)
 	ts.Check(err)
-	if args[0] == "install" {
-		key, err := escrow.ParseKey(read(ts, args[1]))
-		ts.Check(err)
-		epoch, err := escrow.ParseEpoch(read(ts, args[2]))
-		ts.Check(err)
-		var statements []*escrow.Statement
-		for _, name := range args[3:] {
-			s, err := escrow.ParseStatement(read(ts, name))
-			ts.Check(err)
-			statements = append(statements, s)
-		}
-		ts.Check(a.Install(ctx, key, []*escrow.Epoch{epoch}, statements, time.Now()))
-		return
-	}
-	for _, text := range args[4:] {
-		ts.Check(keepMail(ctx, v.Vault, a, args[1], args[2], strings.Split(args[3], ","), text))
+	for _, text := range args[3:] {
+		ts.Check(keepMail(ctx, v.Vault, a, args[0], args[1], strings.Split(args[2], ","), text))
 	}
 }
 
