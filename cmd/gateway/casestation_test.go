@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -99,4 +101,72 @@ func TestCaseStation(t *testing.T) {
 	}
 	gateway(2, cmd("init", "--requester", "Rita", "--log", "x", "--witness", "y", filepath.Join(dir, "s"))...)
 	gateway(2, cmd("list", dir)...)
+}
+
+// TestCaseStationKilled ends an opening by SIGKILL in its middle, as often as it takes for the end to come in between, and runs it again:
+// it goes on behind what was kept, and the items are all.
+func TestCaseStationKilled(t *testing.T) {
+	const messages = 600
+	w := testcase.New(t)
+	e, err := json.Marshal(bridge.Arrival{Author: "sender@example.net", Recipient: "alice@example.org", ReturnPath: "sender@example.net", At: time.Now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range messages {
+		w.Seal(t, testcase.Message{Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\n", i), Stored: e})
+	}
+	w.Grant(t, 1, 2)
+	pass := filepath.Join(t.TempDir(), "pass")
+	if err := os.WriteFile(pass, []byte(testcase.Passphrase+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := func() (*exec.Cmd, *bytes.Buffer) {
+		out := &bytes.Buffer{}
+		c := exec.CommandContext(t.Context(), self)
+		c.Args = []string{"gateway", "case", "station", "open", "--json", "--passphrase-file", pass, w.Folder(), w.CaseFile} // see TestMain
+		c.Stdout, c.Stderr = out, out
+		return c, out
+	}
+	journal := filepath.Join(w.Folder(), "opened")
+	size := func() int64 {
+		st, err := os.Stat(journal)
+		if err != nil {
+			return 0
+		}
+		return st.Size()
+	}
+	killed := 0
+	for killed < 2 {
+		c, out := gateway()
+		before := size()
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		for size() < before+20_000 && len(ended) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		c.Process.Kill()
+		if err := <-ended; err == nil {
+			t.Fatalf("it ended before it was killed, after %d kills: %s", killed, out)
+		}
+		killed++
+	}
+	c, out := gateway()
+	if err := c.Run(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var r struct {
+		Opened int `json:"opened"`
+		Before int `json:"opened_before"`
+		Items  int `json:"items"`
+	}
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || r.Opened != messages || r.Items != messages || r.Before < 10 || r.Before >= messages {
+		t.Errorf("%v: %s", err, out)
+	}
 }

@@ -33,6 +33,7 @@ var commands = []command{
 	crashCommand,
 	enrolCommand,
 	escrowCommand,
+	archiveCommand,
 	benchCommand,
 	soakCommand,
 	roundtripCommand,

@@ -94,7 +94,7 @@ func (o *Officers) Open(ctx context.Context, c VaultCase, visit func(escrow.Open
 	}
 	var answers []escrow.Answer
 	for _, i := range officers {
-		a, err := o.approve(ctx, bundle.Bytes(), trust, c.Now, i)
+		a, err := o.Answer(ctx, bundle.Bytes(), trust, c.Now, i)
 		if err != nil {
 			return nil, err
 		}
@@ -182,7 +182,8 @@ func checkpoint(ctx context.Context, v *vault.Vault, key *audit.Key) (audit.Tree
 	return audit.Tree{Origin: key.Name(), Size: size, Root: root}, signed, err
 }
 
-func (o *Officers) approve(ctx context.Context, bundle []byte, trust escrow.Trust, now time.Time, i uint16) ([]byte, error) {
+// Answer is an officer's answer to a bundle, after his whole review.
+func (o *Officers) Answer(ctx context.Context, bundle []byte, trust escrow.Trust, now time.Time, i uint16) ([]byte, error) {
 	var messages bytes.Buffer
 	r := escrow.Reviewer{Key: o.Key, Epoch: o.Epoch, Trust: trust, Now: func() time.Time { return now }}
 	v, err := r.Review(ctx, bytes.NewReader(bundle))
@@ -257,7 +258,7 @@ func (o *Officers) Approve(ctx context.Context, a *Archive, c *Case, i uint16, n
 	if err != nil {
 		return nil, err
 	}
-	answer, err := o.approve(ctx, bundle.Bytes(), trust, now, i)
+	answer, err := o.Answer(ctx, bundle.Bytes(), trust, now, i)
 	if err != nil {
 		return nil, err
 	}
