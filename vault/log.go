@@ -69,6 +69,8 @@ const (
 	// A legal hold. Subject: the hold. Public: zeros.
 	LeafHoldPlaced LeafType = 113
 	LeafHoldEnded  LeafType = 114
+	// What a case's mailbox showed. Subject: the case. Public: zeros. Payload: head of the access record 32 ‖ entries u64.
+	LeafCaseRead LeafType = 115
 
 	// An archived record that nobody holds any more was destroyed, or, before its queue is done, will be. Subject: the record. Public:
 	// D("destroyed", "retention" or "erasure").
@@ -88,7 +90,7 @@ var leafNames = map[LeafType]string{
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
 	LeafTrust: "trust", LeafSeal: "seal", LeafRestored: "restored",
 	LeafRoles: "roles", LeafLook: "look",
-	LeafCaseAsked: "case asked for", LeafHoldPlaced: "hold placed", LeafHoldEnded: "hold ended",
+	LeafCaseAsked: "case asked for", LeafHoldPlaced: "hold placed", LeafHoldEnded: "hold ended", LeafCaseRead: "case read",
 	LeafDestroyed: "destroyed", LeafErasureAsked: "erasure asked for", LeafErasureDone: "erasure done",
 }
 

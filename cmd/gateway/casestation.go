@@ -67,6 +67,8 @@ var caseStationCommand = command{
 			example: "gateway case station mark case-2026-7 privilege 3 12-19",
 			run:     runStationMark,
 		},
+		stationCredentialCommand,
+		stationMailboxCommand,
 		stationExportCommand,
 		{
 			name: "close", summary: "destroy the case key and all that was opened, and sign that it is done",

@@ -122,6 +122,8 @@ type Closed struct {
 	Opened     int       `json:"opened"`
 	Unopenable int       `json:"unopenable"`
 	Export     string    `json:"export,omitempty"`
+	Access     string    `json:"access,omitempty"` // head of the mailbox's access record
+	Accesses   int       `json:"accesses,omitempty"`
 }
 
 // A Case is a case as the desk shows it.

@@ -356,9 +356,12 @@ func (d *Desk) Close(ctx context.Context, id vault.ID, closing []byte, holdGoesO
 	if x.Export != (vault.Digest{}) {
 		end.Export = hex.EncodeToString(x.Export[:])
 	}
-	return d.end(ctx, id, c.state, end, holdGoesOn, []vault.CaseLeaf{
-		{Type: vault.LeafOpening, Public: x.Statement.Extra, Payload: faults},
-		{Type: vault.LeafCaseClosed, Public: x.Statement.LeafDigest(), Payload: x.Export[:]}})
+	leaves := []vault.CaseLeaf{{Type: vault.LeafOpening, Public: x.Statement.Extra, Payload: faults}}
+	if x.Accesses > 0 {
+		end.Access, end.Accesses = hex.EncodeToString(x.Access[:]), x.Accesses
+		leaves = append(leaves, vault.CaseLeaf{Type: vault.LeafCaseRead, Payload: binary.BigEndian.AppendUint64(x.Access[:], uint64(x.Accesses))})
+	}
+	return d.end(ctx, id, c.state, end, holdGoesOn, append(leaves, vault.CaseLeaf{Type: vault.LeafCaseClosed, Public: x.Statement.LeafDigest(), Payload: x.Export[:]}))
 }
 
 // Abandon ends a case that nobody opened, without its station: one that was never granted.
