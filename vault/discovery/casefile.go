@@ -377,10 +377,10 @@ func (c *CaseFile) Record(id vault.ID) (*RecordReader, error) {
 		return nil, bad
 	}
 	r.body = 4 + length + int64(r.EnvelopeOctets)
-	at := r.body + r.BodyOctets
-	if r.body > s.Size() || at > s.Size() {
+	if r.body > s.Size() || r.BodyOctets > s.Size()-r.body {
 		return nil, bad
 	}
+	at := r.body + r.BodyOctets
 	for _, x := range r.Exhibits {
 		r.parts = append(r.parts, at)
 		if x.Octets < 0 || x.Octets > s.Size()-at {

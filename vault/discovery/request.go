@@ -24,7 +24,10 @@ type CaseRequest struct {
 	CaseKey   []byte
 }
 
-const requestWord = "dimegate-case-request-v1"
+const (
+	requestWord = "dimegate-case-request-v1"
+	caseKeySize = 32 // X25519: of the one suite that stations make keys of
+)
 
 // Line is the case request file.
 func (r CaseRequest) Line() string {
@@ -50,7 +53,7 @@ func ParseCaseRequest(line []byte) (CaseRequest, error) {
 		return CaseRequest{}, bad
 	}
 	r := CaseRequest{Requester: f[1], Key: escrow.PublicKey(key)}
-	if r.CaseKey, err = base64.StdEncoding.Strict().DecodeString(f[3]); err != nil || len(r.CaseKey) == 0 || r.Line() != strings.TrimSuffix(string(line), "\n")+"\n" {
+	if r.CaseKey, err = base64.StdEncoding.Strict().DecodeString(f[3]); err != nil || len(r.CaseKey) != caseKeySize || r.Line() != strings.TrimSuffix(string(line), "\n")+"\n" {
 		return CaseRequest{}, bad
 	}
 	return r, nil
