@@ -16,7 +16,7 @@ func (k *Keeper) Current(ctx context.Context, name string) (*signet.Signet, erro
 	if err == nil {
 		return all[len(all)-1], nil
 	}
-	if !errors.Is(err, ErrNoUser) || !dmtp.IsAddress(name) {
+	if !errors.Is(err, ErrNoUser) || errors.Is(err, ErrDisabled) || !dmtp.IsAddress(name) {
 		return nil, err
 	}
 	return k.discover(ctx, name)
@@ -40,7 +40,7 @@ func (k *Keeper) Chain(ctx context.Context, name string) ([]*signet.Signet, erro
 	if err != nil {
 		return nil, err
 	}
-	if len(generations) == 0 {
+	if len(generations) == 0 || !generations[len(generations)-1].Current() {
 		return nil, ErrNoUser
 	}
 	all := make([]*signet.Signet, len(generations))

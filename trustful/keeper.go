@@ -23,6 +23,8 @@ var (
 	ErrNotOurs = errors.New("trustful: not one of our domains")
 	// ErrNoUser is returned for an address that has no signet and shall not get one.
 	ErrNoUser = errors.New("trustful: no such user")
+	// ErrDisabled is an ErrNoUser: an administrator's decision, until which is undone no keys are used or made.
+	ErrDisabled = fmt.Errorf("%w: disabled", ErrNoUser)
 )
 
 // An Organization vouches for its users: it has the organisation's keys, which the Keeper never sees.
@@ -104,7 +106,7 @@ func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
 	if _, err := k.organization(ctx, domainOf(address)); err != nil {
 		return user{}, err
 	}
-	if u, err := k.current(ctx, address); !errors.Is(err, ErrNoUser) {
+	if u, err := k.current(ctx, address); !errors.Is(err, ErrNoUser) || errors.Is(err, ErrDisabled) {
 		return u, err
 	}
 	mailbox := cmp.Or(k.base(address), address)
@@ -114,16 +116,16 @@ func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
 	}
 	defer release()
 	u, err := k.current(ctx, address) // the one before us may have made them
-	if !errors.Is(err, ErrNoUser) {
+	if !errors.Is(err, ErrNoUser) || errors.Is(err, ErrDisabled) {
 		return u, err
 	}
-	if _, err := k.make(ctx, mailbox, nil); err != nil && !errors.Is(err, ErrConflict) {
+	if _, err := k.make(ctx, mailbox, u.number+1, nil); err != nil && !errors.Is(err, ErrConflict) {
 		return user{}, err
 	}
 	return k.current(ctx, address) // what is in the store counts: another process may have been first
 }
 
-// current returns what the store has, ErrNoUser when that is nothing.
+// current returns what the store has, ErrNoUser when that is nothing, with the number of what was last.
 func (k *Keeper) current(ctx context.Context, address string) (user, error) {
 	mailbox, all, err := k.generations(ctx, address)
 	if err != nil {
@@ -133,6 +135,9 @@ func (k *Keeper) current(ctx context.Context, address string) (user, error) {
 		return user{}, ErrNoUser
 	}
 	g := all[len(all)-1]
+	if !g.Current() { // destroyed before its time: what comes next begins a new chain
+		return user{number: g.Number}, ErrNoUser
+	}
 	s, err := k.signetFor(ctx, address, g)
 	return user{address, mailbox, g.Number, s, g.Made}, err
 }
@@ -149,17 +154,16 @@ func (k *Keeper) organization(ctx context.Context, domain string) (*signet.Signe
 	return all[len(all)-1], nil
 }
 
-// make makes keys and their signet, the first of an address or the successor of previous, and stores them in one commit:
+// make makes keys and their signet, those of a number that begin a chain or the successor of previous, and stores them in one commit:
 // before that nothing of them has left this function, after it they are published.
-func (k *Keeper) make(ctx context.Context, address string, previous *user) (*signet.Signet, error) {
+func (k *Keeper) make(ctx context.Context, address string, number int, previous *user) (*signet.Signet, error) {
 	pair, err := key.GeneratePair(rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	defer pair.Destroy()
-	number, custodian := 1, (*key.Signing)(nil)
+	custodian := (*key.Signing)(nil)
 	if previous != nil {
-		number = previous.number + 1
 		old, err := k.Store.Signing(ctx, address, previous.number)
 		if err != nil {
 			return nil, err

@@ -42,7 +42,7 @@ func (k *Keeper) rotate(ctx context.Context, address string, madeBefore time.Tim
 	if !madeBefore.IsZero() && !u.made.Before(madeBefore) {
 		return u.signet, nil // another process was first
 	}
-	return k.make(ctx, address, &u)
+	return k.make(ctx, address, u.number+1, &u)
 }
 
 // rotatePage is how many addresses RotateDue asks the store for at a time.
@@ -77,7 +77,7 @@ func (k *Keeper) RotateDue(ctx context.Context) (rotated int, err error) {
 				rotated++
 			case ctx.Err() != nil:
 				return rotated, ctx.Err()
-			case errors.Is(err, ErrConflict), errors.Is(err, ErrNotOurs): // done elsewhere; a domain that is ours no more
+			case errors.Is(err, ErrConflict), errors.Is(err, ErrNotOurs), errors.Is(err, ErrNoUser): // done elsewhere; a domain that is ours no more; disabled
 			default:
 				if failed++; first == nil {
 					first = err

@@ -40,7 +40,7 @@ type Keys struct {
 // seal, each bound to its address and number so that rows cannot be exchanged. Addresses are in the form of Normal.
 // Every change is one durable commit, with its leaf in the log. It is safe for concurrent use, by several processes too.
 type Store interface {
-	// Generations returns every generation of an address, the oldest first, without keys; none is no error.
+	// Generations returns every generation of an address, the oldest first, without keys; none is no error. ErrDisabled.
 	Generations(ctx context.Context, address string) ([]Generation, error)
 
 	// Append adds g, and retires generation g.Number-1 at g.Made and destroys its signing key, which has signed the

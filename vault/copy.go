@@ -39,7 +39,8 @@ const lastingKeys = `SELECT id FROM main.org_keys WHERE kind IN (1, 3) AND retir
 // whatever else is no record.
 const copiedSecrets = `SELECT owner, purpose, wrap FROM main.wraps WHERE used = 1 AND owner NOT IN (` + lastingKeys + `)
 	AND owner NOT IN (SELECT id FROM main.records)
-	AND owner NOT IN (SELECT id FROM main.user_keys WHERE retired > 0 AND retired < ?)
+	AND owner NOT IN (SELECT id FROM main.user_keys WHERE retired > 0 AND retired < ?1)
+	AND owner NOT IN (SELECT id FROM main.user_keys k JOIN main.disabled d ON d.address = k.address WHERE since < ?1)
 	AND owner NOT IN (SELECT id FROM main.org_keys WHERE retired > 0 AND kind <> 3)`
 
 // CopyTo writes what the vault holds at one moment into a new folder: a database as of Create, and a file of wraps, sealed under

@@ -42,6 +42,8 @@ const (
 	LeafKeyMade      LeafType = 32
 	LeafKeyRetired   LeafType = 33
 	LeafKeyDestroyed LeafType = 34
+	LeafUserDisabled LeafType = 35 // an administrator's decision about an address; subject: its last key
+	LeafUserEnabled  LeafType = 36
 
 	// An inbound message's end. Subject: its record. Public: zeros.
 	LeafAccepted  LeafType = 48
@@ -87,6 +89,7 @@ var leafNames = map[LeafType]string{
 	LeafRecipient: "recipient", LeafDecision: "decision", LeafDelivered: "delivered", LeafFailed: "failed",
 	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
+	LeafUserDisabled: "user disabled", LeafUserEnabled: "user enabled",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
 	LeafTrust: "trust", LeafSeal: "seal", LeafRestored: "restored",
 	LeafRoles: "roles", LeafLook: "look",

@@ -152,6 +152,10 @@ ALTER TABLE escrow_epochs ADD COLUMN mac BLOB NOT NULL DEFAULT x'';
 -- Erasures that were asked for. Of whom, by whom and why is sealed under the key "archive".
 CREATE TABLE erasure_requests (id BLOB PRIMARY KEY, asked INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0, sealed BLOB NOT NULL);
 `,
+	`
+-- Addresses that shall have no keys, and since when.
+CREATE TABLE disabled (address TEXT PRIMARY KEY, since INTEGER NOT NULL);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -42,14 +42,15 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 		return err
 	}
 	return v.updateKey(ctx, func(tx *Tx) error {
-		var last int
-		if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0) FROM user_keys WHERE address = ?`, []any{u.Address}, &last); err != nil {
+		var last, current int
+		if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0), COALESCE(MAX(CASE retired WHEN 0 THEN number END), 0) FROM user_keys WHERE address = ?`,
+			[]any{u.Address}, &last, &current); err != nil {
 			return err
 		}
 		if u.Number != last+1 {
 			return ErrChanged
 		}
-		if last > 0 {
+		if current > 0 { // else the last one was destroyed, and vouches for nothing
 			if err := v.retireUserKey(tx, u.Address, last, u.Made); err != nil {
 				return err
 			}
@@ -172,7 +173,8 @@ func (v *Vault) Users(ctx context.Context, after string, n int) ([]UserKey, erro
 // that have no key of the alternate layer and were made before bareBefore.
 func (v *Vault) AgedUsers(ctx context.Context, madeBefore, bareBefore time.Time, after string, n int) ([]string, error) {
 	var list []string
-	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND (made < ? OR layer IS NULL AND made < ?) AND address > ? ORDER BY address LIMIT ?`,
+	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND (made < ? OR layer IS NULL AND made < ?) AND address > ?
+		AND address NOT IN (SELECT address FROM disabled) ORDER BY address LIMIT ?`,
 		[]any{madeBefore.UnixMilli(), bareBefore.UnixMilli(), after, n}, func(s scanner) error {
 			var a string
 			err := s.Scan(&a)
@@ -278,8 +280,8 @@ func (v *Vault) openReading(ctx context.Context, address string, number int, col
 // destroyBatch is how many keys one commit destroys.
 const destroyBatch = 100
 
-// DestroyUserKeys destroys the encryption keys, and those of the alternate layer, of the generations that were retired before a moment, and returns how
-// many. Wraps that escrow holds stay, and with them the sealed key; without one nothing that opens mail is left in the
+// DestroyUserKeys destroys the encryption keys, and those of the alternate layer, of the generations that were retired before a moment, and all
+// keys of those who were disabled before it, and returns how many. Wraps that escrow holds stay, and with them the sealed key; without one nothing that opens mail is left in the
 // database, nor in its write-ahead log.
 func (v *Vault) DestroyUserKeys(ctx context.Context, retiredBefore, now time.Time) (int, error) {
 	total := 0
@@ -316,29 +318,35 @@ func (v *Vault) destroySome(tx *Tx, retiredBefore, now time.Time) (int, error) {
 		return 0, err
 	}
 	for _, u := range list {
-		if err := tx.dropWrap(u.ID, WrapHost); err != nil {
-			return 0, err
-		}
-		var others int
-		if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND used = 1`, []any{u.ID[:]}, &others); err != nil {
-			return 0, err
-		}
-		if others == 0 {
-			if err := tx.exec(`UPDATE user_keys SET encryption = zeroblob(length(encryption)), layer = zeroblob(length(layer)) WHERE id = ?`, u.ID[:]); err != nil {
-				return 0, err
-			}
-			if err := tx.exec(`UPDATE user_keys SET encryption = NULL, layer = NULL WHERE id = ?`, u.ID[:]); err != nil {
-				return 0, err
-			}
-		}
-		if err := tx.exec(`UPDATE user_keys SET destroyed = ? WHERE id = ?`, now.UnixMilli(), u.ID[:]); err != nil {
-			return 0, err
-		}
-		if err := v.attestKey(tx, LeafKeyDestroyed, u.ID, u.payload(), now); err != nil {
+		if err := v.destroyUserKey(tx, u, now); err != nil {
 			return 0, err
 		}
 	}
-	return len(list), nil
+	disabled, err := v.destroyDisabled(tx, retiredBefore, now)
+	return len(list) + disabled, err
+}
+
+// destroyUserKey destroys what opens mail of a retired generation.
+func (v *Vault) destroyUserKey(tx *Tx, u UserKey, now time.Time) error {
+	if err := tx.dropWrap(u.ID, WrapHost); err != nil {
+		return err
+	}
+	var others int
+	if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND used = 1`, []any{u.ID[:]}, &others); err != nil {
+		return err
+	}
+	if others == 0 {
+		if err := tx.exec(`UPDATE user_keys SET encryption = zeroblob(length(encryption)), layer = zeroblob(length(layer)) WHERE id = ?`, u.ID[:]); err != nil {
+			return err
+		}
+		if err := tx.exec(`UPDATE user_keys SET encryption = NULL, layer = NULL WHERE id = ?`, u.ID[:]); err != nil {
+			return err
+		}
+	}
+	if err := tx.exec(`UPDATE user_keys SET destroyed = ? WHERE id = ?`, now.UnixMilli(), u.ID[:]); err != nil {
+		return err
+	}
+	return v.attestKey(tx, LeafKeyDestroyed, u.ID, u.payload(), now)
 }
 
 // Scrub brings the write-ahead log into the database and empties it, so that what was overwritten is in neither.

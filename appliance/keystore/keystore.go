@@ -4,6 +4,7 @@ package keystore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"dimegate/dmtp/key"
@@ -20,8 +21,13 @@ type Keys struct {
 
 var _ trustful.Store = Keys{}
 
-// Generations returns every generation of an address, oldest first.
+// Generations returns every generation of an address, oldest first; trustful.ErrDisabled.
 func (k Keys) Generations(ctx context.Context, address string) ([]trustful.Generation, error) {
+	if since, err := k.Vault.Disabled(ctx, address); err != nil {
+		return nil, err
+	} else if !since.IsZero() {
+		return nil, fmt.Errorf("%w since %s", trustful.ErrDisabled, since.Format(time.DateOnly))
+	}
 	list, err := k.Vault.UserKeys(ctx, address)
 	if err != nil {
 		return nil, err

@@ -126,7 +126,14 @@ func usersDue(ctx context.Context, v *vault.Vault, c *config.Config, addresses [
 		if err != nil {
 			return err
 		}
+		disabled, err := v.Disabled(ctx, a)
+		if err != nil {
+			return err
+		}
 		for _, k := range keys {
+			if !disabled.IsZero() && k.Retired.IsZero() {
+				k.Retired = disabled // as good as: it is not replaced, and goes at the end of its grace
+			}
 			if d, ok := userDue(k, c, now); ok {
 				if err := visit(d); err != nil {
 					return err

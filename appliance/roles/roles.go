@@ -73,6 +73,9 @@ var Table = map[string]Rule{
 	"keys list":          {Roles: []Role{Operator, Security, Auditor, Privacy}},
 	"keys show":          {Roles: []Role{Operator, Security, Auditor, Privacy}},
 	"keys export-signet": {Roles: []Role{Operator, Security}},
+	"keys check":         {Roles: []Role{Operator, Security, Auditor}},
+	"keys disable":       {Roles: []Role{Security}},
+	"keys enable":        {Roles: []Role{Security}},
 	"keys schedule":      {Roles: []Role{Operator, Security, Auditor}},
 	"keys tls":           {Roles: []Role{Operator, Security}},
 

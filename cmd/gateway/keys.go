@@ -43,6 +43,9 @@ var keysCommand = command{
 			example: "gateway keys export-signet alice@example.org > alice.signet",
 			run:     runKeysExport,
 		},
+		keysCheckCommand,
+		keysDisableCommand,
+		keysEnableCommand,
 		keysScheduleCommand,
 		keysTLSCommand,
 		keysPrimaryCommand,
@@ -334,6 +337,9 @@ func chainOf(ctx context.Context, v *vault.Vault, name string) ([]*signet.Signet
 		return nil, err
 	}
 	chain, err := k.Chain(ctx, name)
+	if errors.Is(err, trustful.ErrDisabled) {
+		return nil, fmt.Errorf("%s has no signet that others are shown: %w", name, err)
+	}
 	if errors.Is(err, trustful.ErrNoUser) {
 		return nil, fmt.Errorf("%s has no keys here", name)
 	}

@@ -45,6 +45,7 @@ var operands = map[string][]string{
 	"archive erase":  {"--reason", "x", "nobody@x.example"},
 	"queue route":    {"--to", "usual", "nobody"},
 	"policy explain": {"--from", "a@x.example", "--to", "b@y.example"}, "policy replay": {"--since", "1h", "--with", "CONFIG"},
+	"keys disable": {"--why", "x", "nobody@x.example"}, "keys enable": {"--why", "x", "nobody@x.example"},
 	"roles grant": {"privacy-officer", "carol"}, "roles revoke": {"privacy-officer", "carol"},
 	"seal add": {"--role", "host"}, "seal remove": {"host", "key-file", "x"}, "seal rewrap": {"host"},
 	"trust accept": {"--why", "x", "y.example"}, "trust forget": {"--why", "x", "y.example"},
