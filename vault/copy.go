@@ -23,15 +23,18 @@ type Copied struct {
 
 // What a copy does not hold: the queue, since most of it will have been delivered when the copy is restored and would be sent
 // again; mail that only the queue or a hand-off keeps; and wraps, of which the primary and encryption keys of our domains alone
-// stay under the seals, since nobody plans to destroy those. A %s is the query of the records that the archive keeps.
+// stay under the seals, since nobody plans to destroy those.
 var copiedRows = map[string]string{
 	"queue":    "WHERE 0",
 	"built":    "WHERE 0",
 	"inbound":  "WHERE state <> 1",
-	"records":  "WHERE id IN (%s)",
-	"openings": "WHERE owner NOT IN (SELECT id FROM main.records) OR owner IN (%s)",
+	"records":  "WHERE id IN (" + archived + ")",
+	"openings": "WHERE owner NOT IN (SELECT id FROM main.records) OR owner IN (" + archived + ")",
 	"wraps":    "WHERE used = 1 AND owner IN (" + lastingKeys + ")",
 }
+
+// archived selects the records that the archive keeps.
+const archived = `SELECT record FROM main.archive_wraps WHERE outer IS NOT NULL`
 
 const lastingKeys = `SELECT id FROM main.org_keys WHERE kind IN (1, 3) AND retired = 0`
 
@@ -87,21 +90,16 @@ func copyTables(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	var tables []string
-	archived := "SELECT NULL WHERE 0"
 	if err := scanAll(rows, func(s scanner) error {
 		var name string
 		err := s.Scan(&name)
 		tables = append(tables, name)
-		if name == "archive_wraps" {
-			archived = "SELECT record FROM main.archive_wraps WHERE outer IS NOT NULL"
-		}
 		return err
 	}); err != nil {
 		return err
 	}
 	for _, name := range tables {
-		where := strings.ReplaceAll(copiedRows[name], "%s", archived)
-		if _, err := conn.ExecContext(ctx, `INSERT INTO copy.`+name+` SELECT * FROM main.`+name+` `+where); err != nil {
+		if _, err := conn.ExecContext(ctx, `INSERT INTO copy.`+name+` SELECT * FROM main.`+name+` `+copiedRows[name]); err != nil {
 			return fmt.Errorf("table %s: %w", name, err)
 		}
 	}

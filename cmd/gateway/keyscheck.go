@@ -54,16 +54,16 @@ func runKeysCheck(ctx context.Context, std stdio, fs *flag.FlagSet, args []strin
 	} else if len(rest) > 0 {
 		return usagef("keys check: takes no operand")
 	}
-	c, err := config.Load(*path)
+	c, err := viewFor(ctx, *path)
 	if err != nil {
-		return usageError{err}
+		return err
 	}
 	r := &keysReport{Findings: []keystore.Finding{}}
 	if err := authorize(ctx, c); errors.Is(err, vault.ErrCorrupt) {
 		r.fault("vault.db", err, "stop the gateway, move the vault away and restore a backup: gateway backup restore")
 	} else if err != nil {
 		return err
-	} else if err := r.check(ctx, c); err != nil {
+	} else if err := r.checkKeys(ctx, c); err != nil {
 		return err
 	}
 	if *asJSON {
@@ -85,8 +85,8 @@ func runKeysCheck(ctx context.Context, std stdio, fs *flag.FlagSet, args []strin
 	return nil
 }
 
-// check looks at seals, keys, and what is known elsewhere.
-func (r *keysReport) check(ctx context.Context, c *config.Config) error {
+// checkKeys looks at seals, keys, and what is known elsewhere.
+func (r *keysReport) checkKeys(ctx context.Context, c *config.Config) error {
 	o := vault.Options{Dir: c.Vault.Folder}
 	for role, root := range map[vault.Role]**vault.Root{vault.HostRole: &o.Host, vault.SigningRole: &o.Signing} {
 		*root = r.seal(ctx, c.Vault, role)
@@ -99,7 +99,7 @@ func (r *keysReport) check(ctx context.Context, c *config.Config) error {
 		r.fault(c.Vault.Folder, err, "move what is there away and restore a backup: gateway backup restore")
 		return nil
 	} else if err != nil {
-		return usageError{fmt.Errorf("vault.folder: %w", err)}
+		return usageError{fmt.Errorf("%s: %w", c.Vault.Key("folder"), err)}
 	}
 	defer v.Close()
 	k := keystore.KeyCheck{Vault: v, Host: o.Host != nil, Signing: o.Signing != nil, Grace: c.Keys.Grace, Now: time.Now(), Found: r.add}
