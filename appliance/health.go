@@ -14,23 +14,27 @@ import (
 
 // A state is whether a vault takes mail.
 type state struct {
-	view  *config.Config
-	ready bool
+	view   *config.Config
+	ready  bool
+	alarms []string // what somebody must look at, though mail goes on
 }
 
+// maxAlarms bounds the lines about alarms.
+const maxAlarms = 50
+
 // health answers /livez and /readyz on loopback until ctx ends: the process lives, and it takes mail. Of several vaults one that does is
-// enough, and those that do not are named; /readyz/NAME is about the organisation of that name or domain alone.
+// enough, and those that do not are named; so is what somebody must look at; /readyz/NAME is about the organisation of that name or domain alone.
 func health(ctx context.Context, ln net.Listener, states func() []state) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	answer := func(w http.ResponseWriter, of func(*config.Config) bool) {
 		ready := false
-		var down []string
+		var down, alarms []string
 		for _, s := range states() {
 			switch {
 			case !of(s.view):
 			case s.ready:
-				ready = true
+				ready, alarms = true, append(alarms, s.alarms...)
 			default:
 				for _, o := range s.view.Organizations {
 					down = append(down, o.Name)
@@ -44,6 +48,9 @@ func health(ctx context.Context, ln net.Listener, states func() []state) error {
 		w.Write([]byte("ok\n"))
 		for _, name := range down {
 			fmt.Fprintf(w, "not ready: %s\n", name)
+		}
+		for _, alarm := range alarms[:min(len(alarms), maxAlarms)] {
+			fmt.Fprintf(w, "alarm: %s\n", alarm)
 		}
 	}
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

@@ -2,10 +2,65 @@ package appliance
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 
 	"dimegate/appliance/keystore"
 )
+
+// alarms are what somebody must look at about the keys of a tenant, as of the last sweep.
+type alarms struct {
+	mu  sync.Mutex
+	now []string
+	log map[string]time.Time // when each was last told in the log
+}
+
+func (a *alarms) lines() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.now
+}
+
+// set replaces them all, and returns those that were not told for a day.
+func (a *alarms) set(lines []string, now time.Time) (untold []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	log := map[string]time.Time{}
+	for _, l := range lines {
+		if log[l] = a.log[l]; now.Sub(log[l]) >= 24*time.Hour {
+			log[l] = now
+			untold = append(untold, l)
+		}
+	}
+	a.now, a.log = lines, log
+	return untold
+}
+
+// lookForAlarms finds what is late or due by hand, and tells each once a day.
+func (t *tenant) lookForAlarms(ctx context.Context) {
+	list, err := keystore.Alarms(ctx, t.vault.Vault, t.config, t.Now())
+	if err != nil {
+		if ctx.Err() == nil {
+			t.Log.Error("what is due for keys cannot be told", "error", err)
+		}
+		return
+	}
+	var lines []string
+	for _, d := range list {
+		switch {
+		case d.At.IsZero():
+			lines = append(lines, fmt.Sprintf("keys of %d %s are past their life", d.Number, d.Name))
+		case d.Late:
+			lines = append(lines, fmt.Sprintf("%s: %s was due on %s", d.Name, d.What, d.At.UTC().Format(time.DateOnly)))
+		default:
+			lines = append(lines, fmt.Sprintf("%s: %s is due on %s", d.Name, d.What, d.At.UTC().Format(time.DateOnly)))
+		}
+	}
+	for _, l := range t.alarms.set(lines, t.Now()) {
+		t.Log.Warn(`alarm: see "gateway keys schedule --due"`, "what", l)
+	}
+}
 
 // sweepKeys takes the steps that are due in the lives of keys: users' are replaced, and destroyed at the end of their grace;
 // organisations' secondary keys get a successor, give way to it, and go. A fault is told, and tried again in an hour.
@@ -23,6 +78,7 @@ func (t *tenant) sweepKeys(ctx context.Context) {
 	} else if n > 0 {
 		t.Log.Info("keys destroyed at the end of their grace", "count", n)
 	}
+	t.lookForAlarms(ctx)
 }
 
 func (t *tenant) rotateSecondary(ctx context.Context) {

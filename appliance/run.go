@@ -27,7 +27,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		"submission": {a.listeners.submission, a.submission.Serve},
 		"dmtp":       {a.listeners.dmtp, a.server.Serve},
 		"dmtp dual":  {a.listeners.dual, a.server.ServeDual},
-		"health":     {a.listeners.health, func(ctx context.Context, ln net.Listener) error { return health(ctx, ln, a.tenants.states) }},
+		"health":     {a.listeners.health, func(ctx context.Context, ln net.Listener) error { return health(ctx, ln, a.states) }},
 	} {
 		for _, ln := range l.open {
 			address := ln.Addr().String()

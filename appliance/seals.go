@@ -36,7 +36,7 @@ func AwaitSeals(ctx context.Context, c *config.Config, log *slog.Logger) error {
 			done <- health(ctx, ln, func() []state {
 				var list []state
 				for _, view := range views {
-					list = append(list, state{view, false})
+					list = append(list, state{view: view})
 				}
 				return list
 			})

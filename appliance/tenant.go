@@ -59,6 +59,7 @@ type tenant struct {
 	inbound   *bridge.Inbound
 
 	archiveSwept time.Time // sweep's own
+	alarms       alarms
 }
 
 // errDown is for whoever needs a tenant whose vault is not open. It is temporary.
@@ -213,7 +214,7 @@ func (all tenants) run(ctx context.Context) error {
 func (all tenants) states() []state {
 	list := make([]state, len(all))
 	for i, t := range all {
-		list[i] = state{t.config, t.fault() == nil}
+		list[i] = state{t.config, t.fault() == nil, t.alarms.lines()}
 	}
 	return list
 }

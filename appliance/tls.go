@@ -50,6 +50,18 @@ func (a *Appliance) makeCertificates() (err error) {
 	return nil
 }
 
+// states are those of the tenants, and beside the first one what ages of the certificates.
+func (a *Appliance) states() []state {
+	list := a.tenants.states()
+	for _, w := range a.watchers {
+		for _, leaf := range w.Aging() {
+			list[0].alarms = append(list[0].alarms[:len(list[0].alarms):len(list[0].alarms)],
+				fmt.Sprintf("the certificate of %s ends on %s", strings.Join(leaf.DNSNames, ", "), leaf.NotAfter.UTC().Format(time.DateOnly)))
+		}
+	}
+	return list
+}
+
 // Others may remember a record for as long as its TTL, and a day at most (dmtp.md §8.8). A cache between us and the zone shows us less
 // than the whole TTL, so an hour is waited for at least.
 const (

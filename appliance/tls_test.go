@@ -3,7 +3,9 @@ package appliance
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,5 +141,49 @@ func TestSubmissionCertificate(t *testing.T) {
 	s.gateway.watchers[1].Check(t.Context())
 	if got := shown(); bytes.Equal(got, old) || !bytes.Equal(got, next.Certificate[0]) {
 		t.Error("the one from before is shown")
+	}
+}
+
+// What ages and needs somebody is told in the log, once a day, and by /readyz, which says ready.
+func TestAlarms(t *testing.T) {
+	s := newWorld(t, "alpha.example").sites[0]
+	var now clock
+	now.set(time.Now())
+	s.make(nil, func(c *config.Config) {
+		c.Submission.CertificateFile, c.Submission.KeyFile = testcert.Write(t, t.TempDir(), "own", testcert.ECDSA(t, "mail.alpha.example"))
+		c.Health.Listen = "127.0.0.1:0"
+		c.Keys.RemindPrimaryAfter = 90 * day
+	})
+	told := &logbook{}
+	s.run(Options{Now: now.now, Log: told.log()})
+	g := s.gateway
+	ready := func() string {
+		t.Helper()
+		g.watchers[1].Check(t.Context())
+		g.tenants[0].sweepKeys(t.Context())
+		r, err := http.Get("http://" + g.listeners.health[0].Addr().String() + "/readyz")
+		check(t, err)
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		check(t, err)
+		if r.StatusCode != http.StatusOK {
+			t.Errorf("status %d: %s", r.StatusCode, b)
+		}
+		return string(b)
+	}
+	if got := ready(); got != "ok\n" {
+		t.Errorf("says %q", got)
+	}
+	now.set(now.now().Add(23 * time.Hour))
+	if got := ready(); !strings.HasPrefix(got, "ok\nalarm: the certificate of mail.alpha.example ends on ") {
+		t.Errorf("says %q", got)
+	}
+	now.set(now.now().Add(72 * day))
+	if got := ready(); !strings.HasPrefix(got, "ok\nalarm: alpha.example: primary key: rollover is due on ") {
+		t.Errorf("says %q", got)
+	}
+	ready()
+	if text := told.String(); strings.Count(text, "primary key: rollover is due") != 1 || strings.Count(text, "four fifths of its life") != 2 {
+		t.Errorf("the log says %s", text)
 	}
 }

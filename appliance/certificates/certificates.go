@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dimegate/appliance/config"
@@ -47,6 +48,7 @@ type Watcher struct {
 	Options
 	mu    sync.Mutex
 	pairs []*pair
+	leafs atomic.Pointer[[]*x509.Certificate] // of what is shown
 }
 
 // A pair is one certificate with its key: what is shown, and what waits in its files, if anything does.
@@ -54,6 +56,33 @@ type pair struct {
 	file  config.Certificate
 	shown tls.Certificate
 	next  *waiting
+	aged  time.Time // when it was last said that what is shown ages
+}
+
+// Aged is the percentage of a certificate's life from which it is said to age: its successor should be there.
+const Aged = 80
+
+// Life is how much of a certificate's life has passed, in percent.
+func Life(c *x509.Certificate, now time.Time) int {
+	return int(now.Sub(c.NotBefore) / max(c.NotAfter.Sub(c.NotBefore)/100, 1))
+}
+
+// Aging lists what is shown, and has four fifths of its life behind it or ended.
+func (w *Watcher) Aging() (list []*x509.Certificate) {
+	for _, leaf := range *w.leafs.Load() {
+		if Life(leaf, w.Now()) >= Aged {
+			list = append(list, leaf)
+		}
+	}
+	return list
+}
+
+// tell says once a day that what is shown ages.
+func (w *Watcher) tell(p *pair) {
+	if now := w.Now(); Life(p.shown.Leaf, now) >= Aged && now.Sub(p.aged) >= 24*time.Hour {
+		p.aged = now
+		w.Log.Warn("a certificate has four fifths of its life behind it: renew it", "file", p.file.CertificateFile, "not_after", p.shown.Leaf.NotAfter)
+	}
 }
 
 // waiting is a certificate that is not shown yet.
@@ -115,6 +144,7 @@ func (w *Watcher) Check(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.pairs {
+		w.tell(p)
 		if w.look(p); p.next == nil || p.next.broken || !w.known(ctx, p) {
 			continue
 		}
@@ -135,10 +165,15 @@ func (w *Watcher) Check(ctx context.Context) {
 
 func (w *Watcher) show() error {
 	var all []tls.Certificate
+	var leafs []*x509.Certificate
 	for _, p := range w.pairs {
-		all = append(all, p.shown)
+		all, leafs = append(all, p.shown), append(leafs, p.shown.Leaf)
 	}
-	return w.Show(all)
+	if err := w.Show(all); err != nil {
+		return err
+	}
+	w.leafs.Store(&leafs)
+	return nil
 }
 
 // look reads a pair's files.
@@ -250,13 +285,37 @@ func Shown(folder string, f config.Certificate) []byte {
 	if err != nil {
 		return nil
 	}
+	if leaf := leafOf(text); leaf != nil {
+		return leaf.Raw
+	}
+	return nil
+}
+
+// leafOf is the first certificate in PEM, nil where there is none.
+func leafOf(text []byte) *x509.Certificate {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
-		if _, err := x509.ParseCertificate(block.Bytes); err == nil {
-			return block.Bytes
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+			return c
 		}
 	}
 	return nil
+}
+
+// InUse returns the leaf of each certificate that a configuration names, by its file: what a gateway shows if it can be read, else what the
+// file holds. What cannot be read is left out.
+func InUse(c *config.Config) map[string]*x509.Certificate {
+	all := map[string]*x509.Certificate{}
+	for _, f := range append(slices.Clone(c.DMTP.Certificates), config.Certificate{CertificateFile: c.Submission.CertificateFile}) {
+		text, err := safefile.ReadSecret(keptFile(Folder(c), f), 2*maxFile)
+		if err != nil {
+			text, err = safefile.Read(f.CertificateFile, maxFile)
+		}
+		if leaf := leafOf(text); err == nil && leaf != nil {
+			all[f.CertificateFile] = leaf
+		}
+	}
+	return all
 }

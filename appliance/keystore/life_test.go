@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
+	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/dmtp/key"
 	"dimegate/dmtp/message"
@@ -322,4 +324,45 @@ func (l lost) Signing(ctx context.Context, address string, number int) (key.Sign
 		return key.Signing{}, errLost
 	}
 	return l.Store.Signing(ctx, address, number)
+}
+
+// TestAlarms: what somebody must look at, and what looks after itself.
+func TestAlarms(t *testing.T) {
+	ctx, now := t.Context(), made
+	h := newHouse(t, "x.test", &now, map[string]*house{})
+	c := config.Default()
+	c.Organizations = []config.Organization{{Domains: []string{"x.test"}}}
+	for _, name := range []string{"a@x.test", "b@x.test"} {
+		if _, err := h.keeper.Enrol(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when time.Duration, want ...string) {
+		t.Helper()
+		list, err := keystore.Alarms(ctx, h.vault, c, made.Add(when))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, d := range list {
+			got = append(got, fmt.Sprintf("%s: %s %t", d.Name, d.What, d.Late))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("after %v: %q, want %q", when, got, want)
+		}
+	}
+	want(89 * day)
+	want(90*day + time.Hour)
+	want(92*day, "users: rotation true")
+	now = made.Add(90*day + time.Hour)
+	if n, err := h.keeper.RotateDue(ctx); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	want(92 * day)
+	c.Organizations[0].KeepKeys = []string{"x.test"}
+	want(875 * day)
+	want(880*day, "x.test: primary key: rollover false")
+	want(1097*day, "x.test: primary key: rollover true")
+	c.Organizations[0].KeepKeys = nil
+	want(367*day, "x.test: secondary key: successor true", "users: rotation true")
 }

@@ -2,9 +2,13 @@ package keystore
 
 import (
 	"context"
+	"iter"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
+	"dimegate/appliance/certificates"
 	"dimegate/appliance/config"
 	"dimegate/dmtp"
 	"dimegate/trustful"
@@ -25,11 +29,17 @@ type Due struct {
 // lateAfter is how long what is due may wait: the gateway looks once an hour, when it runs.
 const lateAfter = 24 * time.Hour
 
-// Schedule visits what is to happen to the keys of one domain or address, or of all domains and then all users, each in order.
+// Schedule visits what is to happen to the keys of one domain or address, or of all domains, the listeners' certificates, and all users,
+// each in order.
 func Schedule(ctx context.Context, v *vault.Vault, c *config.Config, only string, now time.Time, visit func(Due) error) error {
 	if !strings.Contains(only, "@") {
 		if err := domainsDue(ctx, v, c, only, now, visit); err != nil || only != "" {
 			return err
+		}
+		for file, leaf := range sorted(certificates.InUse(c)) {
+			if err := visit(Due{Name: file, What: "certificate: renewal", At: leaf.NotAfter, Life: certificates.Life(leaf, now), Late: now.After(leaf.NotAfter)}); err != nil {
+				return err
+			}
 		}
 	}
 	if only != "" {
@@ -163,6 +173,38 @@ func userDue(k vault.UserKey, c *config.Config, now time.Time) (Due, bool) {
 	}
 	d.Late = !d.Kept && now.Sub(d.At) > lateAfter
 	return d, true
+}
+
+// Alarms are what somebody must look at: a primary key with four fifths of its life behind it, and whatever should have happened by
+// itself and did not. Of users it says how many are late, up to a bound.
+func Alarms(ctx context.Context, v *vault.Vault, c *config.Config, now time.Time) (list []Due, err error) {
+	err = domainsDue(ctx, v, c, "", now, func(d Due) error {
+		if d.Late || d.Life >= certificates.Aged && strings.HasPrefix(d.What, "primary") {
+			list = append(list, d)
+		}
+		return nil
+	})
+	if err != nil || c.Keys.RotateAfter == 0 {
+		return list, err
+	}
+	const bound = 1000
+	late, err := v.AgedUsers(ctx, now.Add(-c.Keys.RotateAfter-lateAfter), time.Time{}, "", bound)
+	late = slices.DeleteFunc(late, func(a string) bool { return c.KeepsKeys(dmtp.DomainOf(a)) })
+	if len(late) > 0 {
+		list = append(list, Due{Name: "users", Number: len(late), What: "rotation", Late: true})
+	}
+	return list, err
+}
+
+// sorted goes through a map in the order of its keys.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
 }
 
 // percent is how much of a life has passed. A hundred times ten years is more than a Duration holds.
