@@ -59,6 +59,7 @@ var Table = map[string]Rule{
 	"backup restore": {Roles: []Role{Security}}, // where there is a vault it is refused anyhow
 
 	"case open":    {Roles: []Role{Compliance}},
+	"case dsar":    {Roles: []Role{Compliance}},
 	"case list":    {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
 	"case show":    {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
 	"case search":  {Roles: []Role{Compliance}}, // leaves a leaf of its own, whether roles are given or not

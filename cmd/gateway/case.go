@@ -38,6 +38,7 @@ var caseCommand = command{
 			example: `gateway case open --request case.request --basis "court order 12 O 34/26" --custodian alice@example.org --from 2026-01-01 --to 2026-03-31 --expires 2026-06-30`,
 			run:     runCaseOpen,
 		},
+		caseDSARCommand,
 		{
 			name: "list", summary: "list cases: who asked, for what, how far they are",
 			usage:   "[--config FILE] [--all] [--json]",
@@ -442,6 +443,11 @@ func runCaseSelect(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	for _, n := range searches {
 		which = append(which, int(n))
 	}
+	return f.writeSelection(ctx, std, d, id, which, *out)
+}
+
+// writeSelection fixes the set of a case and writes the file for the station.
+func (f caseFlags) writeSelection(ctx context.Context, std stdio, d *discovery.Desk, id vault.ID, which []int, out string) error {
 	sel, s, err := d.Select(ctx, id, which)
 	if err != nil {
 		return casePolicy(err)
@@ -450,15 +456,16 @@ func runCaseSelect(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	if err != nil {
 		return err
 	}
-	name := outName(*out, "selection-"+id.String()+".json")
+	name := outName(out, "selection-"+id.String()+".json")
 	if err := safefile.Create(name, b); err != nil {
 		return err
 	}
 	if *f.json {
 		err = json.NewEncoder(std.out).Encode(struct {
+			Case vault.ID `json:"case"`
 			*discovery.Selected
 			File string `json:"file"`
-		}{s, name})
+		}{id, s, name})
 	} else {
 		printCounts(std.out, s.Found)
 		for _, x := range s.Damaged {

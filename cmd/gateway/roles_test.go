@@ -39,6 +39,7 @@ var operands = map[string][]string{
 	"escrow install": {"transcript.txt", "attest-1-1.deg1"},
 	"hold add":       {"--basis", "x", "--everybody"}, "hold release": {"--why", "x", vault.RandomID().String()},
 	"case open": {"--request", "absent", "--basis", "x", "--custodian", "a@x.example", "--expires", "2030-01-01"}, "case show": {vault.RandomID().String()},
+	"case dsar":   {"--request", "absent", "--reference", "x", "a@x.example"},
 	"case search": {vault.RandomID().String()}, "case select": {vault.RandomID().String()}, "case submit": {vault.RandomID().String()},
 	"case approve": {vault.RandomID().String(), "absent"}, "case decrypt": {"--to", "absent/x", vault.RandomID().String()},
 	"case close":     {"--closing", "absent", vault.RandomID().String()},
