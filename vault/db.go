@@ -176,21 +176,28 @@ func (v *Vault) KeepFree(octets int64) { v.minFree = octets }
 // Archive is the random id of this vault, which labels and leaves carry.
 func (v *Vault) Archive() ID { return v.archive }
 
-// takeLock makes this process the only owner of the folder. The system gives the lock back when the process ends.
-func (v *Vault) takeLock() error {
-	f, err := os.OpenFile(filepath.Join(v.dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+// takeLock makes this process the only owner of the folder.
+func (v *Vault) takeLock() (err error) {
+	if v.lock, err = lockFile(filepath.Join(v.dir, lockName)); errors.Is(err, ErrLocked) {
+		err = fmt.Errorf("%w: %s", ErrLocked, v.dir)
+	}
+	return err
+}
+
+// lockFile takes a file for this process alone, until it is closed or the process ends. ErrLocked.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("vault: %w", err)
+		return nil, fmt.Errorf("vault: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s", ErrLocked, v.dir)
+			return nil, ErrLocked
 		}
-		return fmt.Errorf("vault: lock: %w", err)
+		return nil, fmt.Errorf("vault: lock: %w", err)
 	}
-	v.lock = f
-	return nil
+	return f, nil
 }
 
 // dsn is the data source name with what both sides need. It says how long one process waits for another's commit: a command

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,17 +12,51 @@ import (
 	"dimegate/internal/safefile"
 )
 
-// AttestSeal writes what is about to be done to a role's seals into the log; what is public, such as a seal's kind and id.
-func (v *Vault) AttestSeal(ctx context.Context, role Role, what string, now time.Time) error {
+// sealSubject is what the leaves about a role's seals are about.
+func sealSubject(role Role) ID {
 	d := NewDigest("seal", []byte(role.String()))
+	return ID(d[:len(ID{})])
+}
+
+// AttestSeal writes what is about to be done to a role's seals into the log; what is public, such as a seal's kind and id, and
+// the digest of the header that comes of it.
+func (v *Vault) AttestSeal(ctx context.Context, role Role, what string, header Digest, now time.Time) error {
 	return v.update(ctx, func(tx *Tx) error {
-		return v.attestKey(tx, LeafSeal, ID(d[:len(ID{})]), Label("seal", role.String(), what), now)
+		return v.attestKey(tx, LeafSeal, sealSubject(role), Label("seal", role.String(), what, string(header[:])), now)
 	})
+}
+
+// SealAttested compares a role's header with what the last leaf about it says it is; ErrChanged, with what was to be done, when
+// it is another. A role whose seals were never changed has no such leaf.
+func (v *Vault) SealAttested(ctx context.Context, role Role, path string) error {
+	var opening []byte
+	subject := sealSubject(role)
+	err := v.queryRow(ctx, `SELECT opening FROM openings WHERE owner = ? ORDER BY idx DESC LIMIT 1`, []any{subject[:]}, &opening)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	parts := unlabel(opening[min(saltSize, len(opening)):])
+	if len(parts) == 3 {
+		return nil // written by a gateway that knew no digest
+	}
+	if len(parts) != 4 {
+		return fmt.Errorf("%w: the leaf about the %v seal", ErrCorrupt, role)
+	}
+	b, err := safefile.ReadSecret(path, maxSealHeader)
+	if err != nil {
+		return fmt.Errorf("vault: seal header: %w", err)
+	}
+	if d := NewDigest("seal header", b); string(d[:]) != parts[3] {
+		return fmt.Errorf("%w: the header is not what the log's last leaf about it says: %q was cut short before it was done, or the header was changed or put back by hand", ErrChanged, parts[2])
+	}
+	return nil
 }
 
 // NewRoot puts a new root key into the header at path, before those of r, under every seal that the newest one is under:
 // each must be among seals, or nothing changes. r wraps under the new key from then on, and unwraps under all.
-func NewRoot(ctx context.Context, path string, r *Root, now time.Time, seals ...Seal) error {
+func NewRoot(ctx context.Context, path string, r *Root, now time.Time, attest Attest, seals ...Seal) error {
 	h, err := ReadSealHeader(path)
 	if err != nil {
 		return err
@@ -43,7 +78,7 @@ func NewRoot(ctx context.Context, path string, r *Root, now time.Time, seals ...
 		}
 	}
 	h.Roots = append(fresh.Roots, h.Roots...)
-	if err := safefile.Write(path, h.encode()); err != nil {
+	if err := h.write(path, attest); err != nil {
 		grown.Destroy()
 		return err
 	}
@@ -53,13 +88,13 @@ func NewRoot(ctx context.Context, path string, r *Root, now time.Time, seals ...
 
 // DropOldRoots takes every root key but the newest out of the header. What was wrapped under those does not open again:
 // Rewrap goes before.
-func DropOldRoots(path string) error {
+func DropOldRoots(path string, attest Attest) error {
 	h, err := ReadSealHeader(path)
 	if err != nil {
 		return err
 	}
 	h.Roots = h.Roots[:1]
-	return safefile.Write(path, h.encode())
+	return h.write(path, attest)
 }
 
 // rewrapBatch is how many wraps one commit replaces.

@@ -131,6 +131,19 @@ func Label(parts ...string) []byte {
 	return b
 }
 
+// unlabel is the inverse of Label; nil for what is none.
+func unlabel(b []byte) (parts []string) {
+	for len(b) > 0 {
+		if len(b) < 2 || len(b)-2 < int(binary.BigEndian.Uint16(b)) {
+			return nil
+		}
+		n := 2 + int(binary.BigEndian.Uint16(b))
+		parts = append(parts, string(b[2:n]))
+		b = b[n:]
+	}
+	return parts
+}
+
 // box encrypts key under kek: salt ‖ ciphertext ‖ tag. Context and label are bound by the derivation.
 func box(kek Secret, context string, prefix, label []byte, key Secret) []byte {
 	b := make([]byte, saltSize, boxSize)

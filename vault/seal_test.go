@@ -159,16 +159,16 @@ func TestAddAndRemoveSeal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := vault.RemoveSeal(path, "keyfile", first.ID()); err == nil {
+	if err := vault.RemoveSeal(path, "keyfile", first.ID(), nil); err == nil {
 		t.Error("removed the only seal")
 	}
-	if err := vault.AddSeal(ctx, path, root, second); err != nil {
+	if err := vault.AddSeal(ctx, path, root, second, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := vault.AddSeal(ctx, path, root, second); !errors.Is(err, vault.ErrExists) {
+	if err := vault.AddSeal(ctx, path, root, second, nil); !errors.Is(err, vault.ErrExists) {
 		t.Errorf("added twice: %v", err)
 	}
-	if err := vault.RemoveSeal(path, "keyfile", first.ID()); err != nil {
+	if err := vault.RemoveSeal(path, "keyfile", first.ID(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := vault.OpenSeal(ctx, path, vault.SigningRole, first); !errors.Is(err, vault.ErrSealed) {
@@ -177,7 +177,7 @@ func TestAddAndRemoveSeal(t *testing.T) {
 	if _, err := vault.OpenSeal(ctx, path, vault.SigningRole, second); err != nil {
 		t.Errorf("the seal that stayed: %v", err)
 	}
-	if err := vault.RemoveSeal(path, "keyfile", first.ID()); !errors.Is(err, vault.ErrNotFound) {
+	if err := vault.RemoveSeal(path, "keyfile", first.ID(), nil); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("removed again: %v", err)
 	}
 }

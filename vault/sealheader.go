@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -140,8 +141,35 @@ func (e SealEntry) open(ctx context.Context, role Role, id rootID, seals []Seal)
 	return Secret{}, err
 }
 
+// LockSeals has the seal headers of a vault's folder for itself until release: of two who change one, the later would undo what
+// the earlier did. ErrLocked.
+func LockSeals(folder string) (release func(), err error) {
+	f, err := lockFile(filepath.Join(folder, "seals.lock"))
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("%w: another command changes the seals of %s", ErrLocked, folder)
+	} else if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// An Attest writes into the log what a header is about to be, by its digest, before it is: no leaf, no key operation. After a crash
+// between the two the last leaf does not fit the header, which SealAttested tells. Nil: there is no log yet.
+type Attest func(header Digest) error
+
+// write replaces the header at path, attested.
+func (h *SealHeader) write(path string, attest Attest) error {
+	octets := h.encode()
+	if attest != nil {
+		if err := attest(NewDigest("seal header", octets)); err != nil {
+			return err
+		}
+	}
+	return safefile.Write(path, octets)
+}
+
 // AddSeal gives the role one more seal. r is the opened header at path.
-func AddSeal(ctx context.Context, path string, r *Root, s Seal) error {
+func AddSeal(ctx context.Context, path string, r *Root, s Seal, attest Attest) error {
 	h, err := ReadSealHeader(path)
 	if err != nil {
 		return err
@@ -149,11 +177,11 @@ func AddSeal(ctx context.Context, path string, r *Root, s Seal) error {
 	if err := h.add(ctx, r, s); err != nil {
 		return err
 	}
-	return safefile.Write(path, h.encode())
+	return h.write(path, attest)
 }
 
 // RemoveSeal takes a seal away, by kind and id. The last one stays: without it the role is closed for ever.
-func RemoveSeal(path, kind, id string) error {
+func RemoveSeal(path, kind, id string, attest Attest) error {
 	h, err := ReadSealHeader(path)
 	if err != nil {
 		return err
@@ -169,7 +197,7 @@ func RemoveSeal(path, kind, id string) error {
 		}
 		h.Roots[i].Entries = slices.Delete(entries, j, j+1)
 	}
-	return safefile.Write(path, h.encode())
+	return h.write(path, attest)
 }
 
 // add wraps every root key of r by s.

@@ -77,11 +77,35 @@ func (t *token) Unwrap(blob, label []byte) (out []byte, err error) {
 		}
 		return err
 	})
+	if isCode(err, pkcs11.CKR_GENERAL_ERROR) { // SoftHSM's word for a tag that does not hold, and every token's for whatever else
+		if works := t.works(label); works != nil {
+			return nil, fmt.Errorf("%w: the token does not open what it wraps itself: %v", vault.ErrAway, works)
+		}
+		return nil, vault.ErrWrongKey
+	}
 	return out, err
 }
 
-// wrongData are the codes by which tokens say that the tag does not hold. SoftHSM says CKR_GENERAL_ERROR.
-var wrongData = []pkcs11.Error{pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_DATA_INVALID}
+// works tells why the token does not open what it wraps now.
+func (t *token) works(label []byte) error {
+	probe := make([]byte, vault.SecretSize)
+	blob, err := t.Wrap(probe, label)
+	if err != nil {
+		return err
+	}
+	return t.use(func(s pkcs11.SessionHandle, k pkcs11.ObjectHandle) error {
+		p := pkcs11.NewGCMParams(blob[:gcmNonce], label, gcmTag*8)
+		defer p.Free()
+		if err := t.module.DecryptInit(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_GCM, p)}, k); err != nil {
+			return err
+		}
+		_, err := t.module.Decrypt(s, blob[gcmNonce:])
+		return err
+	})
+}
+
+// wrongData are the codes by which tokens say that the tag does not hold.
+var wrongData = []pkcs11.Error{pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID}
 
 func isCode(err error, codes ...pkcs11.Error) bool {
 	for _, c := range codes {

@@ -122,9 +122,15 @@ func TestKeysCheck(t *testing.T) {
 			d.ok(err)
 			r, err := vault.OpenSeal(d.Context(), header(d), vault.HostRole, s)
 			d.ok(err)
-			d.ok(vault.NewRoot(d.Context(), header(d), r, time.Now(), s))
+			d.ok(vault.NewRoot(d.Context(), header(d), r, time.Now(), nil, s))
 			r.Destroy()
 		}, `"seal rewrap" was cut short`},
+		"seal command cut short": {func(d damaged) {
+			v, err := vault.Open(d.Context(), vault.Options{Dir: d.c.Vault.Folder})
+			d.ok(err)
+			d.ok(v.AttestSeal(d.Context(), vault.HostRole, "add passphrase ann", vault.Digest{}, time.Now()))
+			d.ok(v.Close())
+		}, `"add passphrase ann" was cut short`},
 		"pages": {func(d damaged) {
 			file := filepath.Join(d.c.Vault.Folder, "vault.db")
 			b, err := os.ReadFile(file)

@@ -155,7 +155,7 @@ func cutShort(t *testing.T, path string) {
 	}
 	defer root.Destroy()
 	list := keystore.Seals(c.Vault, vault.HostRole)
-	if err := vault.NewRoot(t.Context(), keystore.SealHeader(c.Vault.Folder, vault.HostRole), root, time.Now(), list[0].Seal); err != nil {
+	if err := vault.NewRoot(t.Context(), keystore.SealHeader(c.Vault.Folder, vault.HostRole), root, time.Now(), nil, list[0].Seal); err != nil {
 		t.Fatal(err)
 	}
 	if code, out, errs := cli(t, "queue", "list", "--config", path); code != 0 || out == "" {
@@ -209,4 +209,39 @@ func wrapsByRoot(t *testing.T, path string) map[string]map[string]int {
 		}
 	}
 	return found
+}
+
+// TestSealsAtOnce: a command that changes seals while another does refuses, and after a change log and header agree.
+func TestSealsAtOnce(t *testing.T) {
+	path := initKeys(t)
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := vault.LockSeals(c.Vault.Folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := keystore.SealHeader(c.Vault.Folder, vault.HostRole)
+	before, err := os.ReadFile(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"add", "--config", path, "--passphrase", "ann"}, {"remove", "--config", path, "host", "passphrase", "ann"}, {"rewrap", "--config", path, "host"}} {
+		if code, _, errs := cli(t, append([]string{"seal"}, args...)...); code != 1 || !strings.Contains(errs, "another command changes the seals") {
+			t.Errorf("%v: exit %d: %s", args, code, errs)
+		}
+	}
+	if b, err := os.ReadFile(header); err != nil || string(b) != string(before) {
+		t.Errorf("the header was changed: %v", err)
+	}
+	release()
+	for range 2 {
+		if code, _, errs := cli(t, "seal", "rewrap", "--config", path, "host"); code != 0 {
+			t.Fatal(errs)
+		}
+		if code, out, errs := cli(t, "keys", "check", "--config", path); code != 0 {
+			t.Errorf("exit %d: %s%s", code, out, errs)
+		}
+	}
 }

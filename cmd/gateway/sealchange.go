@@ -89,6 +89,11 @@ func runSealAdd(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 	if err != nil {
 		return err
 	}
+	release, err := lockSeals(c.Vault.Folder)
+	if err != nil {
+		return err
+	}
+	defer release()
 	added := 0
 	for _, role := range sealRoles {
 		if f.role != "" && f.role != role.String() {
@@ -127,15 +132,12 @@ func (f sealAddFlags) add(ctx context.Context, std stdio, c config.Vault, role v
 	defer root.Destroy()
 	for _, s := range list {
 		change := sealChange{Role: role.String(), Done: "added", Seal: sealText(s.Kind(), s.ID())}
-		if err := attestSeal(ctx, c, role, root, "add "+change.Seal); err != nil {
-			return 0, err
-		}
 		if lines != nil { // the holders have theirs before the header counts on them
 			if change.Files, err = f.writeShares(lines); err != nil {
 				return 0, err
 			}
 		}
-		if err := vault.AddSeal(ctx, header, root, s); err != nil {
+		if err := vault.AddSeal(ctx, header, root, s, attestSeal(ctx, c, role, root, "add "+change.Seal)); err != nil {
 			return 0, err
 		}
 		if err := change.print(std.out, f.asJSON); err != nil {
@@ -285,6 +287,11 @@ func runSealRemove(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	if err != nil {
 		return err
 	}
+	release, err := lockSeals(c.Vault.Folder)
+	if err != nil {
+		return err
+	}
+	defer release()
 	kind, id := rest[1], strings.Join(rest[2:], "")
 	var others []vault.Seal
 	for _, g := range keystore.Seals(c.Vault, role) {
@@ -301,10 +308,7 @@ func runSealRemove(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	}
 	defer root.Destroy()
 	change := sealChange{Role: role.String(), Done: "removed", Seal: sealText(kind, id)}
-	if err := attestSeal(ctx, c.Vault, role, root, "remove "+change.Seal); err != nil {
-		return err
-	}
-	if err := vault.RemoveSeal(header, kind, id); err != nil {
+	if err := vault.RemoveSeal(header, kind, id, attestSeal(ctx, c.Vault, role, root, "remove "+change.Seal)); err != nil {
 		return err
 	}
 	return change.print(std.out, *asJSON)
@@ -312,19 +316,31 @@ func runSealRemove(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 
 func sealText(kind, id string) string { return strings.TrimSpace(kind + " " + id) }
 
-// attestSeal writes into the log what is about to happen: no leaf, no key operation.
-func attestSeal(ctx context.Context, c config.Vault, role vault.Role, root *vault.Root, what string) error {
-	o := vault.Options{Dir: c.Folder}
-	if role == vault.HostRole {
-		o.Host = root
-	} else {
-		o.Signing = root
+// attestSeal writes into the log what is about to happen.
+func attestSeal(ctx context.Context, c config.Vault, role vault.Role, root *vault.Root, what string) vault.Attest {
+	return func(header vault.Digest) error {
+		o := vault.Options{Dir: c.Folder}
+		if role == vault.HostRole {
+			o.Host = root
+		} else {
+			o.Signing = root
+		}
+		v, err := vault.Open(ctx, o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(v.AttestSeal(ctx, role, what, header, time.Now()), v.Close())
 	}
-	v, err := vault.Open(ctx, o)
-	if err != nil {
-		return err
+}
+
+// lockSeals keeps other commands from the headers.
+func lockSeals(folder string) (release func(), err error) {
+	if release, err = vault.LockSeals(folder); errors.Is(err, vault.ErrLocked) {
+		err = fmt.Errorf("%w: try again when that has ended", err)
+	} else if err != nil {
+		err = usageError{err}
 	}
-	return errors.Join(v.AttestSeal(ctx, role, what, time.Now()), v.Close())
+	return release, err
 }
 
 func runSealRewrap(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
@@ -351,6 +367,11 @@ func runSealRewrap(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 	if err != nil {
 		return err
 	}
+	release, err := lockSeals(c.Vault.Folder)
+	if err != nil {
+		return err
+	}
+	defer release()
 	n, err := rewrap(ctx, c.Vault, role, more)
 	if errors.Is(err, vault.ErrLocked) {
 		return refusedError{errors.New("the gateway runs: stop it first, since it would not know the new root key")}
@@ -384,22 +405,22 @@ func rewrap(ctx context.Context, c config.Vault, role vault.Role, more []vault.S
 	if err != nil {
 		return 0, err
 	}
-	if err := v.AttestSeal(ctx, role, "re-wrap", time.Now()); err != nil {
-		return 0, err
+	attest := func(what string) vault.Attest {
+		return func(header vault.Digest) error { return v.AttestSeal(ctx, role, what, header, time.Now()) }
 	}
 	if len(h.Roots) == 1 { // else a run before was cut short
 		list, err := wrappers(c, role, h)
 		if err != nil {
 			return 0, err
 		}
-		if err := vault.NewRoot(ctx, header, root, time.Now(), list...); err != nil {
+		if err := vault.NewRoot(ctx, header, root, time.Now(), attest("new root key"), list...); err != nil {
 			return 0, err
 		}
 	}
 	if n, err = v.Rewrap(ctx, role); err != nil {
 		return n, err
 	}
-	return n, vault.DropOldRoots(header)
+	return n, vault.DropOldRoots(header, attest("re-wrap"))
 }
 
 // wrappers are the seals that a new root key is wrapped by: the configuration's, and shares by their public half.

@@ -60,3 +60,11 @@ func keyOf(secret, salt []byte, info string) vault.Secret {
 	}
 	return k
 }
+
+// orAway is what a refusal to unwrap means: another key's blob where the seal opens what it wraps now, else that it does not work.
+func orAway(refused, works error) error {
+	if works == nil {
+		return refused
+	}
+	return fmt.Errorf("%w: it does not open what it wraps itself: %v", vault.ErrAway, works)
+}

@@ -118,6 +118,7 @@ func FuzzParseShare(f *testing.F) {
 type bao struct {
 	aead   cipher.AEAD
 	sealed bool
+	broken bool // refuses what it encrypted itself
 }
 
 func (b *bao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +135,7 @@ func (b *bao) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get("X-Vault-Token") != "hvs.good":
 		refuse(http.StatusForbidden)
 		return
-	case r.Method != http.MethodPost || !ok || json.NewDecoder(r.Body).Decode(&q) != nil:
+	case b.broken && op == "decrypt", r.Method != http.MethodPost || !ok || json.NewDecoder(r.Body).Decode(&q) != nil:
 		refuse(http.StatusBadRequest)
 		return
 	}
@@ -202,6 +203,12 @@ func TestTransit(t *testing.T) {
 	write("hvs.bad")
 	check("token refused", label, vault.ErrAway)
 	write("hvs.good")
+	server.broken = true // the same status as for another label
+	check("broken", label, vault.ErrAway)
+	if _, err := s.Unwrap(ctx, blob, label); errors.Is(err, vault.ErrWrongKey) {
+		t.Errorf("an outage is taken for a wrong key: %v", err)
+	}
+	server.broken = false
 	server.sealed = true
 	check("sealed", label, vault.ErrAway)
 	h.Close()

@@ -93,6 +93,9 @@ func (t transit) Wrap(ctx context.Context, key vault.Secret, label []byte) ([]by
 
 func (t transit) Unwrap(ctx context.Context, blob, label []byte) (vault.Secret, error) {
 	a, err := t.ask(ctx, "decrypt", map[string]string{"ciphertext": string(blob), "associated_data": base64.StdEncoding.EncodeToString(label)})
+	if errors.Is(err, vault.ErrWrongKey) { // or the key is gone, or another fault of its own that it says 400 to
+		err = orAway(err, t.works(ctx, label))
+	}
 	if err != nil {
 		return vault.Secret{}, err
 	}
@@ -102,6 +105,18 @@ func (t transit) Unwrap(ctx context.Context, blob, label []byte) (vault.Secret, 
 		return vault.Secret{}, fmt.Errorf("%w: answer of the transit engine", vault.ErrCorrupt)
 	}
 	return vault.SecretOf(raw)
+}
+
+// works tells why the engine does not open what it wraps now.
+func (t transit) works(ctx context.Context, label []byte) error {
+	probe := vault.NewSecret()
+	defer probe.Destroy()
+	blob, err := t.Wrap(ctx, probe, label)
+	if err != nil {
+		return err
+	}
+	_, err = t.ask(ctx, "decrypt", map[string]string{"ciphertext": string(blob), "associated_data": base64.StdEncoding.EncodeToString(label)})
+	return err
 }
 
 // transitAnswer is the part of an answer's data that we read.
