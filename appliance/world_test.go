@@ -209,7 +209,7 @@ func newMailServer(t *testing.T) *mailServer {
 	e.Domain, e.EnableSMTPUTF8, e.MaxLineLength, e.ErrorLog = "inner", true, 0, log.New(io.Discard, "", 0)
 	done := make(chan struct{})
 	go func() { defer close(done); e.Serve(ln) }()
-	t.Cleanup(func() { e.Close(); <-done })
+	t.Cleanup(func() { e.Close(); ln.Close(); <-done }) // ln, too: Serve may not have begun
 	return m
 }
 
