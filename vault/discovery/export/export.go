@@ -20,6 +20,8 @@ import (
 	"regexp"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"dimegate/internal/safefile"
 	"dimegate/vault/discovery"
 )
@@ -117,7 +119,11 @@ type volume struct {
 	n           int
 	items       []discovery.Item
 	done, total int
+	syncs       errgroup.Group // natives on their way to stable storage: side by side they share the disk's commits
 }
+
+// syncsAtOnce bounds the natives that are brought to stable storage at one time.
+const syncsAtOnce = 32
 
 // A volumeList is volume.json: what a volume was made of.
 type volumeList struct {
@@ -198,6 +204,8 @@ func (v *volume) write(ctx context.Context, dir string) (volumeList, error) {
 		return list, err
 	}
 	defer out.abandon()
+	v.syncs.SetLimit(syncsAtOnce)
+	defer v.syncs.Wait()
 	for n, item := range v.items {
 		if err := ctx.Err(); err != nil {
 			return list, err
@@ -219,7 +227,7 @@ func (v *volume) write(ctx context.Context, dir string) (volumeList, error) {
 		}
 		v.progress(n + 1)
 	}
-	if err := out.finish(); err != nil {
+	if err := errors.Join(v.syncs.Wait(), out.finish()); err != nil {
 		return list, fmt.Errorf("export: %w", err)
 	}
 	if v.has(EML) {
@@ -250,7 +258,11 @@ func (v *volume) item(ctx context.Context, dir string, out *outputs, item discov
 		if native, err = os.OpenFile(filepath.Join(dir, nativeFolder, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err != nil {
 			return err
 		}
-		defer native.Close()
+		defer func() {
+			if native != nil {
+				native.Close()
+			}
+		}()
 		row.native = v.name() + "/" + nativeFolder + "/" + name
 		sinks = append(sinks, native)
 	}
@@ -273,7 +285,9 @@ func (v *volume) item(ctx context.Context, dir string, out *outputs, item discov
 		}
 	}
 	if native != nil {
-		return errors.Join(native.Sync(), native.Close())
+		f := native
+		native = nil
+		v.syncs.Go(func() error { return errors.Join(f.Sync(), f.Close()) })
 	}
 	return nil
 }
