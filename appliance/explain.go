@@ -161,6 +161,8 @@ func draftError(err error) error {
 		return errors.Join(bridge.ErrUntrusted, err)
 	case errors.Is(err, trustful.ErrUnavailable), errors.Is(err, trustful.ErrNoKeys): // rotated meanwhile
 		return errors.Join(bridge.ErrUnavailable, err)
+	case errors.Is(err, trustful.ErrOwnKeys):
+		return errors.Join(bridge.ErrOwnKeys, err)
 	case errors.Is(err, trustful.ErrAddress), errors.Is(err, trustful.ErrNotOurs), errors.Is(err, trustful.ErrDisabled):
 		return errors.Join(bridge.ErrSender, err)
 	}

@@ -53,6 +53,9 @@ func (o opener) Open(ctx context.Context, in *dmtpserver.Incoming) (*bridge.Lett
 		Message: in.Message, Recipient: in.Recipient, RecipientSignet: in.RecipientSignet,
 		Origin: message.Party{Name: in.Origin, Signet: in.OriginSignet}, Remote: remote, Override: override,
 	})
+	if err == nil && letter.Sealed {
+		return &bridge.Letter{Sealed: true, Own: letter.Own}, nil
+	}
 	if err == nil {
 		return &bridge.Letter{Author: letter.Author, Content: letter.Content, Suite: letter.Suite, Unlayered: letter.Unlayered}, nil
 	}

@@ -144,6 +144,11 @@ func (all organizations) Certify(ctx context.Context, domain string, u *signet.U
 	return all.signer.Certify(ctx, domain, u, d)
 }
 
+// SignRequest signs the signet of keys that their user made; see trustful.Organization.
+func (all organizations) SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	return all.signer.SignRequest(ctx, domain, request, d)
+}
+
 // Rename signs a user's signet under another name; see trustful.Organization.
 func (all organizations) Rename(ctx context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error) {
 	return all.signer.Rename(ctx, domain, s, name)

@@ -19,6 +19,7 @@ import (
 	"dimegate/bridge/translate"
 	"dimegate/dmtp/dmtpserver"
 	"dimegate/dmtp/message"
+	"dimegate/dmtp/signet"
 )
 
 // An Opener opens a proved message as its recipient: the users' agent. It verifies all that a recipient must before it
@@ -27,12 +28,15 @@ type Opener interface {
 	Open(ctx context.Context, in *dmtpserver.Incoming) (*Letter, error)
 }
 
-// A Letter is an opened message.
+// A Letter is an opened message, or one that only its recipient can open.
 type Letter struct {
 	Author    string // proved
 	Content   *message.Content
 	Suite     message.SuiteID // of the alternate layer that the content lay under; 0: none
 	Unlayered bool            // it lay under none, and the recipient's signet asks for one
+
+	Sealed bool           // the recipient has the keys himself: nothing was opened, and nothing of the above is known
+	Own    *signet.Signet // then: the recipient's
 }
 
 // An InnerServer is the recipient's own mail server (bridge/handoff).
@@ -142,7 +146,7 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	if err != nil {
 		return err
 	}
-	mail, err := translate.Export(letter.Content, in.ID)
+	mail, err := b.mail(in, letter)
 	if err != nil {
 		return errors.Join(dmtpserver.ErrMessage, err)
 	}
@@ -175,7 +179,16 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 		signed := slices.ContainsFunc(removed, func(c translate.Change) bool { return c.Signed })
 		b.Log.LogAttrs(ctx, slog.LevelInfo, "fields removed at hand-off", slog.String("id", flight.ID()), slog.Int("fields", len(removed)), slog.Bool("signed", signed))
 	}
-	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), letter.Unlayered, clean, whole))
+	return b.handOff(ctx, server, flight, b.delivery(in, a, flight.ID(), mark(in.Origin, letter), clean, whole))
+}
+
+// mail is what is handed over: the message as its author wrote it, or one that brings it sealed.
+func (b *Inbound) mail(in *dmtpserver.Incoming, l *Letter) (*translate.Exported, error) {
+	if !l.Sealed {
+		return translate.Export(l.Content, in.ID)
+	}
+	return translate.Carrier{Message: in.Message.Bytes(), ID: in.ID, Recipient: in.Recipient, RecipientSignet: l.Own,
+		Origin: in.Origin, OriginSignet: in.OriginSignet, Destination: in.Destination, Now: b.Now()}.Export(), nil
 }
 
 // scan has the content scanners judge what would be handed over. There is nowhere to hold it.
@@ -194,13 +207,20 @@ func (b *Inbound) scan(ctx context.Context, in *dmtpserver.Incoming, a Arrival, 
 	return errors.Join(dmtpserver.ErrDeferred, err)
 }
 
-// delivery is what the inner server gets: the message as its author wrote it, behind our trace.
-func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, unlayered bool, head translate.Message, m smtpwire.Message) handoff.Delivery {
-	layer := ""
-	if unlayered {
-		layer = "; layer=missing"
+// mark is the value of MarkField.
+func mark(origin string, l *Letter) string {
+	switch {
+	case l.Sealed:
+		return "sealed; origin=" + origin
+	case l.Unlayered:
+		return "yes; author=" + l.Author + "; origin=" + origin + "; layer=missing"
 	}
-	top := fmt.Appendf(nil, "%s: yes; author=%s; origin=%s%s\r\n", MarkField, a.Author, a.Origin, layer)
+	return "yes; author=" + l.Author + "; origin=" + origin
+}
+
+// delivery is what the inner server gets: the message behind our trace.
+func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id, mark string, head translate.Message, m smtpwire.Message) handoff.Delivery {
+	top := fmt.Appendf(nil, "%s: %s\r\n", MarkField, mark)
 	top = append(top, b.Loops.Mark(head, a.Recipient)...)
 	top = smtpwire.Received{Hello: a.Origin, Addr: in.Peer, By: b.Hostname, With: "DMTP", ID: id, Time: a.At}.Append(top)
 	who := smtpwire.Caller{Addr: netip.AddrPortFrom(in.Peer, 0), Hello: a.Origin}
@@ -208,7 +228,7 @@ func (b *Inbound) delivery(in *dmtpserver.Incoming, a Arrival, id string, unlaye
 }
 
 // MarkField is the field by which the inner server and its users can tell mail that came sealed and verified, and a warning in it
-// mail without the alternate layer that its recipient asks for. Fields of that name from outside never get there.
+// mail without the alternate layer that its recipient asks for; "sealed" is mail that its recipient alone can open. Fields of that name from outside never get there.
 const MarkField = "X-DIME"
 
 // confirm is check 8: the inner server knows the recipient. A server that would take anyone is believed at the hand-off.

@@ -44,6 +44,7 @@ var (
 	ErrUntrusted   = errors.New("bridge: the recipient's key is not trusted")
 	ErrUnavailable = errors.New("bridge: the recipient's key cannot be settled now")
 	ErrSender      = errors.New("bridge: the sender cannot be the author of a sealed message")
+	ErrOwnKeys     = errors.New("bridge: the sender has his keys himself")
 )
 
 // An Author settles the parties of a message and seals it: the users' agent. Errors: those above; others are ours.
@@ -283,6 +284,9 @@ func returnLine(reversePath, author string) string {
 // noSecondLayer is what a sender reads who knows nothing of suites.
 const noSecondLayer = "a second layer of encryption is required for mail to this recipient, and his published keys offer none that may be used"
 
+// ownKeys is what a sender reads whose keys are not here.
+const ownKeys = "your keys are with your own client, so mail to a recipient with DIME must be sealed there"
+
 // failed says what a message that could not be sealed comes to.
 func failed(err error) (queue.Result, error) {
 	switch {
@@ -290,6 +294,8 @@ func failed(err error) (queue.Result, error) {
 		return queue.Result{Class: queue.Trust, Status: "5.7.5", Reason: err.Error()}, nil
 	case errors.Is(err, ErrUnavailable):
 		return queue.Result{Class: queue.Network, Reason: err.Error()}, nil
+	case errors.Is(err, ErrOwnKeys):
+		return queue.Result{Class: queue.Permanent, Status: "5.7.10", Reason: ownKeys}, nil
 	case errors.Is(err, ErrSender), errors.Is(err, translate.ErrAddress):
 		return queue.Result{Class: queue.Permanent, Status: "5.1.7", Reason: err.Error()}, nil
 	case errors.Is(err, translate.ErrNeedsMulti), errors.Is(err, message.TooLarge):

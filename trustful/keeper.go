@@ -1,7 +1,6 @@
 package trustful
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -36,6 +35,9 @@ type Organization interface {
 	// Certify returns the user signet, in ID form, that one of the domain's users gets with these details. The organisation
 	// may add fields of its own.
 	Certify(ctx context.Context, domain string, u *signet.Uncertified, d signet.Details) (*signet.Signet, error)
+
+	// SignRequest returns the user signet that one of the domain's users gets for keys that he made himself: see signet.SignRequest.
+	SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error)
 
 	// Rename returns one of the domain's user signets under another name of the domain: see signet.Renamed.
 	Rename(ctx context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error)
@@ -89,6 +91,7 @@ type user struct {
 	number  int
 	signet  *signet.Signet
 	made    time.Time
+	held    bool // his private keys are his own
 }
 
 // Enrol returns the current signet of one of our addresses, and makes its keys when it has none: once, whoever else asks
@@ -106,40 +109,40 @@ func (k *Keeper) enrol(ctx context.Context, address string) (user, error) {
 	if _, err := k.organization(ctx, domainOf(address)); err != nil {
 		return user{}, err
 	}
-	if u, err := k.current(ctx, address); !errors.Is(err, ErrNoUser) || errors.Is(err, ErrDisabled) {
+	u, err := k.current(ctx, address)
+	if !errors.Is(err, ErrNoUser) || errors.Is(err, ErrDisabled) {
 		return u, err
 	}
-	mailbox := cmp.Or(k.base(address), address)
-	release, err := k.making.acquire(ctx, mailbox)
+	release, err := k.making.acquire(ctx, u.mailbox)
 	if err != nil {
 		return user{}, err
 	}
 	defer release()
-	u, err := k.current(ctx, address) // the one before us may have made them
+	u, err = k.current(ctx, address) // the one before us may have made them
 	if !errors.Is(err, ErrNoUser) || errors.Is(err, ErrDisabled) {
 		return u, err
 	}
-	if _, err := k.make(ctx, mailbox, u.number+1, nil); err != nil && !errors.Is(err, ErrConflict) {
+	if _, err := k.make(ctx, u.mailbox, u.number+1, nil); err != nil && !errors.Is(err, ErrConflict) {
 		return user{}, err
 	}
 	return k.current(ctx, address) // what is in the store counts: another process may have been first
 }
 
-// current returns what the store has, ErrNoUser when that is nothing, with the number of what was last.
+// current returns what the store has, ErrNoUser when that is nothing, with the mailbox and the number of what was last.
 func (k *Keeper) current(ctx context.Context, address string) (user, error) {
 	mailbox, all, err := k.generations(ctx, address)
 	if err != nil {
 		return user{}, err
 	}
 	if len(all) == 0 {
-		return user{}, ErrNoUser
+		return user{mailbox: mailbox}, ErrNoUser
 	}
 	g := all[len(all)-1]
 	if !g.Current() { // destroyed before its time: what comes next begins a new chain
-		return user{number: g.Number}, ErrNoUser
+		return user{mailbox: mailbox, number: g.Number}, ErrNoUser
 	}
 	s, err := k.signetFor(ctx, address, g)
-	return user{address, mailbox, g.Number, s, g.Made}, err
+	return user{address, mailbox, g.Number, s, g.Made, g.Held}, err
 }
 
 // organization returns the current organisational signet of one of our domains.

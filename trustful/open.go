@@ -24,7 +24,7 @@ type Incoming struct {
 	Governs         func(organisation, domain string) bool // see message.Parties
 }
 
-// A Letter is a message that was opened: everything that its recipient must verify holds.
+// A Letter is a message that was opened: everything that its recipient must verify holds. Or it is one that only he can open.
 type Letter struct {
 	Author       string
 	AuthorSignet *signet.Signet
@@ -32,6 +32,9 @@ type Letter struct {
 	Retired      bool            // it was sealed to a key that is not the recipient's current one
 	Suite        message.SuiteID // under which the content lay beneath the outer scheme; 0: none
 	Unlayered    bool            // it lay under none, and the recipient asks for one
+
+	Sealed bool           // the recipient has the keys himself: nothing was opened, and of the above only Retired is known
+	Own    *signet.Signet // then: the recipient's, that it is sealed to
 }
 
 // Open opens a message as its recipient, in the order of dmime.md §10.4: identities, the author's signet by the
@@ -46,6 +49,9 @@ func (k *Keeper) Open(ctx context.Context, in Incoming) (*Letter, error) {
 	own, retired, err := k.addressed(ctx, address, in.RecipientSignet)
 	if err != nil {
 		return nil, err
+	}
+	if own.held {
+		return &Letter{Sealed: true, Own: own.signet, Retired: retired}, nil
 	}
 	secret, err := k.Store.Encryption(ctx, own.mailbox, own.number)
 	if errors.Is(err, ErrNoKeys) {
@@ -110,7 +116,7 @@ func (k *Keeper) addressed(ctx context.Context, address string, crypto signet.Fi
 			return user{}, false, ErrStaleSignet
 		}
 		s, err = k.signetFor(ctx, address, g)
-		return user{address, mailbox, g.Number, s, g.Made}, !g.Current(), err
+		return user{address, mailbox, g.Number, s, g.Made, g.Held}, !g.Current(), err
 	}
 	return user{}, false, ErrStaleSignet
 }

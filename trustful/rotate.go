@@ -39,6 +39,9 @@ func (k *Keeper) rotate(ctx context.Context, address string, madeBefore time.Tim
 	if err != nil {
 		return nil, err
 	}
+	if u.held {
+		return nil, ErrOwnKeys
+	}
 	if !madeBefore.IsZero() && !u.made.Before(madeBefore) {
 		return u.signet, nil // another process was first
 	}
@@ -77,7 +80,7 @@ func (k *Keeper) RotateDue(ctx context.Context) (rotated int, err error) {
 				rotated++
 			case ctx.Err() != nil:
 				return rotated, ctx.Err()
-			case errors.Is(err, ErrConflict), errors.Is(err, ErrNotOurs), errors.Is(err, ErrNoUser): // done elsewhere; a domain that is ours no more; disabled
+			case errors.Is(err, ErrConflict), errors.Is(err, ErrNotOurs), errors.Is(err, ErrNoUser), errors.Is(err, ErrOwnKeys): // done elsewhere; ours no more; disabled
 			default:
 				if failed++; first == nil {
 					first = err

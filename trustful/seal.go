@@ -49,6 +49,9 @@ func (k *Keeper) Prepare(ctx context.Context, o Outgoing) (*Draft, error) {
 	if err != nil {
 		return nil, err
 	}
+	if author.held {
+		return nil, ErrOwnKeys
+	}
 	domain := domainOf(author.address)
 	org, err := k.organization(ctx, domain)
 	if err != nil {

@@ -25,6 +25,7 @@ type Generation struct {
 	Made      time.Time // when it was published
 	Retired   time.Time // when the next one took its place; zero while it is the current one
 	Destroyed time.Time // when its encryption key was destroyed; zero before
+	Held      bool      // the private keys are the user's own and were never here
 }
 
 // Current reports whether g is what new mail is sealed to.
@@ -43,9 +44,12 @@ type Store interface {
 	// Generations returns every generation of an address, the oldest first, without keys; none is no error. ErrDisabled.
 	Generations(ctx context.Context, address string) ([]Generation, error)
 
-	// Append adds g, and retires generation g.Number-1 at g.Made and destroys its signing key, which has signed the
+	// Append adds g, with keys unless g is Held, and retires generation g.Number-1 at g.Made and destroys its signing key, which has signed the
 	// custody of g and has nothing left to sign. ErrConflict unless g.Number is one more than the address has.
 	Append(ctx context.Context, address string, g Generation, keys Keys) error
+
+	// Vouched notes that the signing key of the current generation signs the custody of a request. ErrNoKeys unless that is number.
+	Vouched(ctx context.Context, address string, number int, request []byte, at time.Time) error
 
 	// Signing returns the signing key of the current generation; ErrNoKeys unless that is number. The caller destroys it.
 	Signing(ctx context.Context, address string, number int) (key.Signing, error)

@@ -74,6 +74,7 @@ type organization struct {
 	signets []*signet.Signet
 	tamper  func(u *signet.Uncertified, d signet.Details) (*signet.Signet, error)
 	rename  func(s *signet.Signet, name string) (*signet.Signet, error)
+	request func(r *signet.Signet, d signet.Details) (*signet.Signet, error)
 }
 
 func newOrganization(t testing.TB, domain string) *organization {
@@ -118,6 +119,16 @@ func (o *organization) Certify(_ context.Context, domain string, u *signet.Uncer
 		return o.tamper(u, d)
 	}
 	return u.Certify(o.pair.Signing, d)
+}
+
+func (o *organization) SignRequest(_ context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	if domain != o.domain {
+		return nil, trustful.ErrNotOurs
+	}
+	if o.request != nil {
+		return o.request(request, d)
+	}
+	return signet.SignRequest(request, o.pair.Signing, d)
 }
 
 func (o *organization) Rename(_ context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error) {
@@ -254,9 +265,10 @@ func letter(body string) *message.Content {
 
 // memory is a Store without seals.
 type memory struct {
-	mu    sync.Mutex
-	users map[string][]stored
-	fault func(op string) error
+	mu      sync.Mutex
+	users   map[string][]stored
+	vouched int
+	fault   func(op string) error
 }
 
 type stored struct {
@@ -298,8 +310,22 @@ func (m *memory) Append(_ context.Context, address string, g trustful.Generation
 	if m.users == nil {
 		m.users = map[string][]stored{}
 	}
+	if g.Held {
+		m.users[address] = append(all, stored{Generation: g})
+		return nil
+	}
 	m.users[address] = append(all, stored{g, trustful.Keys{Pair: clonePair(keys.Pair), Layers: keys.Layers}})
 	return nil
+}
+
+func (m *memory) Vouched(_ context.Context, address string, number int, _ []byte, _ time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if all := m.users[address]; number != len(all) || number == 0 || all[number-1].Held {
+		return trustful.ErrNoKeys
+	}
+	m.vouched++
+	return m.fail("vouched")
 }
 
 func (m *memory) Signing(_ context.Context, address string, number int) (key.Signing, error) {
@@ -341,7 +367,7 @@ func (m *memory) Aged(_ context.Context, before, bare time.Time, after string, n
 	defer m.mu.Unlock()
 	for address, all := range m.users {
 		last := &all[len(all)-1]
-		if address > after && (last.Made.Before(before) || last.Made.Before(bare) && len(last.keys.Layers) == 0) {
+		if address > after && !last.Held && (last.Made.Before(before) || last.Made.Before(bare) && len(last.keys.Layers) == 0) {
 			list = append(list, address)
 		}
 	}

@@ -44,6 +44,8 @@ const (
 	LeafKeyDestroyed LeafType = 34
 	LeafUserDisabled LeafType = 35 // an administrator's decision about an address; subject: its last key
 	LeafUserEnabled  LeafType = 36
+	LeafKeyAdmitted  LeafType = 37 // made by its user, who has it; we signed the signet
+	LeafKeyVouched   LeafType = 38 // it signs the custody of keys that its user made
 
 	// An inbound message's end. Subject: its record. Public: zeros.
 	LeafAccepted  LeafType = 48
@@ -90,6 +92,7 @@ var leafNames = map[LeafType]string{
 	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafUserDisabled: "user disabled", LeafUserEnabled: "user enabled",
+	LeafKeyAdmitted: "key admitted", LeafKeyVouched: "key vouched",
 	LeafAccepted: "accepted", LeafRefused: "refused", LeafDeferred: "deferred", LeafAbandoned: "abandoned",
 	LeafTrust: "trust", LeafSeal: "seal", LeafRestored: "restored",
 	LeafRoles: "roles", LeafLook: "look",

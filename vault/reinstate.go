@@ -182,7 +182,7 @@ func (v *Vault) endWithoutWraps(tx *Tx, r Restore, out *Restored) error {
 		user    bool
 	}
 	var list []ended
-	err := tx.queryRows(`SELECT `+userColumns+` FROM user_keys WHERE destroyed = 0
+	err := tx.queryRows(`SELECT `+userColumns+` FROM user_keys WHERE destroyed = 0 AND held = 0
 		AND NOT EXISTS (SELECT 1 FROM wraps WHERE owner = id AND purpose = 2 AND used = 1)`, nil, func(s scanner) error {
 		u, err := scanUser(s)
 		list = append(list, ended{u.ID, u.payload(), u.Retired.IsZero(), true})

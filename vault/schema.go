@@ -156,6 +156,10 @@ CREATE TABLE erasure_requests (id BLOB PRIMARY KEY, asked INTEGER NOT NULL, done
 -- Addresses that shall have no keys, and since when.
 CREATE TABLE disabled (address TEXT PRIMARY KEY, since INTEGER NOT NULL);
 `,
+	`
+-- 1 where the private keys are their user's own and were never here.
+ALTER TABLE user_keys ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -20,6 +20,7 @@ type UserKey struct {
 	Retired   time.Time // zero while it is the current one
 	Destroyed time.Time // of the encryption key
 	Layered   bool      // it has keys of the alternate layer
+	Held      bool      // the private keys are the user's own and were never here
 }
 
 // UserSecrets are the private keys of a generation. Layer is what opens the alternate layer, in its owner's form; nil for none.
@@ -42,18 +43,8 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 		return err
 	}
 	return v.updateKey(ctx, func(tx *Tx) error {
-		var last, current int
-		if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0), COALESCE(MAX(CASE retired WHEN 0 THEN number END), 0) FROM user_keys WHERE address = ?`,
-			[]any{u.Address}, &last, &current); err != nil {
+		if err := v.followUserKey(tx, u); err != nil {
 			return err
-		}
-		if u.Number != last+1 {
-			return ErrChanged
-		}
-		if current > 0 { // else the last one was destroyed, and vouches for nothing
-			if err := v.retireUserKey(tx, u.Address, last, u.Made); err != nil {
-				return err
-			}
 		}
 		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, encryption, layer, made) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 			u.Address, u.Number, u.ID[:], u.Signet, sealed.encryption, sealed.layer, u.Made.UnixMilli()); err != nil {
@@ -67,6 +58,54 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 		}
 		return v.attestKey(tx, LeafKeyMade, u.ID, u.payload(), u.Made)
 	})
+}
+
+// AdmitUserKey keeps the next generation of an address whose private keys its user made and has; else as AppendUserKey.
+func (v *Vault) AdmitUserKey(ctx context.Context, u UserKey) error {
+	u.ID = NewID(u.Made)
+	return v.updateKey(ctx, func(tx *Tx) error {
+		if err := v.followUserKey(tx, u); err != nil {
+			return err
+		}
+		if err := tx.exec(`INSERT INTO user_keys (address, number, id, signet, made, held) VALUES (?, ?, ?, ?, ?, 1)`,
+			u.Address, u.Number, u.ID[:], u.Signet, u.Made.UnixMilli()); err != nil {
+			return err
+		}
+		return v.attestKey(tx, LeafKeyAdmitted, u.ID, u.payload(), u.Made)
+	})
+}
+
+// VouchUserKey notes that an address's current key signs the custody of keys that its user made; request is what they are in.
+// ErrNotFound unless the current generation is number, and ours.
+func (v *Vault) VouchUserKey(ctx context.Context, address string, number int, request []byte, now time.Time) error {
+	return v.updateKey(ctx, func(tx *Tx) error {
+		u := UserKey{Address: address, Number: number}
+		var id []byte
+		err := tx.queryRow(`SELECT id, signet FROM user_keys WHERE address = ? AND number = ? AND retired = 0 AND held = 0`,
+			[]any{address, number}, &id, &u.Signet)
+		if err != nil {
+			return err
+		}
+		u.ID = toID(id)
+		d := NewDigest("request", request)
+		return v.attestKey(tx, LeafKeyVouched, u.ID, append(u.payload(), d[:]...), now)
+	})
+}
+
+// followUserKey retires the current generation before u, if there is one. ErrChanged unless u is the next.
+func (v *Vault) followUserKey(tx *Tx, u UserKey) error {
+	var last, current int
+	if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0), COALESCE(MAX(CASE retired WHEN 0 THEN number END), 0) FROM user_keys WHERE address = ?`,
+		[]any{u.Address}, &last, &current); err != nil {
+		return err
+	}
+	if u.Number != last+1 {
+		return ErrChanged
+	}
+	if current == 0 { // the last one was destroyed, and vouches for nothing
+		return nil
+	}
+	return v.retireUserKey(tx, u.Address, last, u.Made)
 }
 
 // payload is what a user key's leaves commit to.
@@ -133,13 +172,13 @@ func (v *Vault) retireUserKey(tx *Tx, address string, number int, now time.Time)
 	return v.attestKey(tx, LeafKeyRetired, u.ID, u.payload(), now)
 }
 
-const userColumns = `id, address, number, signet, made, retired, destroyed, layer IS NOT NULL`
+const userColumns = `id, address, number, signet, made, retired, destroyed, layer IS NOT NULL, held`
 
 func scanUser(s scanner) (UserKey, error) {
 	var u UserKey
 	var id []byte
 	var made, retired, destroyed int64
-	if err := s.Scan(&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed, &u.Layered); err != nil {
+	if err := s.Scan(&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed, &u.Layered, &u.Held); err != nil {
 		return UserKey{}, err
 	}
 	u.ID, u.Made, u.Retired, u.Destroyed = toID(id), timeOf(made), timeOf(retired), timeOf(destroyed)
@@ -173,7 +212,7 @@ func (v *Vault) Users(ctx context.Context, after string, n int) ([]UserKey, erro
 // that have no key of the alternate layer and were made before bareBefore.
 func (v *Vault) AgedUsers(ctx context.Context, madeBefore, bareBefore time.Time, after string, n int) ([]string, error) {
 	var list []string
-	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND (made < ? OR layer IS NULL AND made < ?) AND address > ?
+	err := v.queryRows(ctx, `SELECT address FROM user_keys WHERE retired = 0 AND held = 0 AND (made < ? OR layer IS NULL AND made < ?) AND address > ?
 		AND address NOT IN (SELECT address FROM disabled) ORDER BY address LIMIT ?`,
 		[]any{madeBefore.UnixMilli(), bareBefore.UnixMilli(), after, n}, func(s scanner) error {
 			var a string
@@ -328,6 +367,9 @@ func (v *Vault) destroySome(tx *Tx, retiredBefore, now time.Time) (int, error) {
 
 // destroyUserKey destroys what opens mail of a retired generation.
 func (v *Vault) destroyUserKey(tx *Tx, u UserKey, now time.Time) error {
+	if u.Held { // nothing of it is here: its signet's time is over
+		return tx.exec(`UPDATE user_keys SET destroyed = ? WHERE id = ?`, now.UnixMilli(), u.ID[:])
+	}
 	if err := tx.dropWrap(u.ID, WrapHost); err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type Organization struct {
 	Users     []string `toml:"users"`                // who may send as its domains after AUTH, from anywhere; default all
 	Vault     string   `toml:"vault"`                // name of a [vault.own."…"] table: keys, queue, records and log are there; default: in [vault]
 	Separator string   `toml:"subaddress_separator"` // one character between mailbox and detail of an address, or none; default +
+	Cautious  bool     `toml:"cautious_accounts"`    // users may have their keys themselves, and their mail is not opened; default false
 
 	KeepKeys []string `toml:"keep_keys"` // of domains, those whose users' keys are not rotated, for peers that run libdime's tools; default none
 }

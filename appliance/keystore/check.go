@@ -275,6 +275,9 @@ func (c *KeyCheck) signet(thing string, g vault.UserKey, s, previous *signet.Sig
 
 // userKeys opens what a generation has, and compares it with its signet.
 func (c *KeyCheck) userKeys(ctx context.Context, thing string, g vault.UserKey, s *signet.Signet) error {
+	if g.Held {
+		return c.notHere(ctx, thing, g)
+	}
 	if !g.Retired.IsZero() {
 		if err := c.gone(ctx, thing+", signing key", g.ID, vault.WrapSigning); err != nil {
 			return err
@@ -308,6 +311,20 @@ func (c *KeyCheck) userKeys(ctx context.Context, thing string, g vault.UserKey, 
 		c.judge(ctx, thing+", keys of the alternate layer", g.ID, vault.WrapHost, err)
 	}
 	return c.failed
+}
+
+// notHere sees that a user's own keys have no wrap.
+func (c *KeyCheck) notHere(ctx context.Context, thing string, g vault.UserKey) error {
+	for _, p := range []vault.Purpose{vault.WrapSigning, vault.WrapHost} {
+		there, err := c.Vault.HasWrap(ctx, g.ID, p)
+		if err != nil {
+			return err
+		}
+		if there {
+			c.found(thing, "they are the user's own, and have a wrap here: the database is a mixture of two", remedyRestore)
+		}
+	}
+	return nil
 }
 
 var errNotIts = errors.New("keystore: not the key of the signet")

@@ -34,13 +34,16 @@ func (k Keys) Generations(ctx context.Context, address string) ([]trustful.Gener
 	}
 	var g []trustful.Generation
 	for _, u := range list {
-		g = append(g, trustful.Generation{Number: u.Number, Signet: u.Signet, Made: u.Made, Retired: u.Retired, Destroyed: u.Destroyed})
+		g = append(g, trustful.Generation{Number: u.Number, Signet: u.Signet, Made: u.Made, Retired: u.Retired, Destroyed: u.Destroyed, Held: u.Held})
 	}
 	return g, nil
 }
 
 // Append adds a generation; see trustful.Store.
 func (k Keys) Append(ctx context.Context, address string, g trustful.Generation, keys trustful.Keys) error {
+	if g.Held {
+		return named(k.Vault.AdmitUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}))
+	}
 	layer, err := encodeLayers(keys.Layers)
 	if err != nil {
 		return err
@@ -48,6 +51,11 @@ func (k Keys) Append(ctx context.Context, address string, g trustful.Generation,
 	defer clear(layer)
 	err = k.Vault.AppendUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}, vault.UserSecrets{Pair: keys.Pair, Layer: layer})
 	return named(err)
+}
+
+// Vouched notes what a current signing key signs; see trustful.Store.
+func (k Keys) Vouched(ctx context.Context, address string, number int, request []byte, at time.Time) error {
+	return named(k.Vault.VouchUserKey(ctx, address, number, request, at))
 }
 
 // Signing opens the current signing key.

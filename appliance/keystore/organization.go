@@ -44,6 +44,11 @@ func (o Organization) Certify(ctx context.Context, domain string, u *signet.Unce
 	return o.sign(ctx, domain, func(k key.Signing) (*signet.Signet, error) { return u.Certify(k, d) })
 }
 
+// SignRequest signs the signet of keys that their user made; see trustful.Organization.
+func (o Organization) SignRequest(ctx context.Context, domain string, request *signet.Signet, d signet.Details) (*signet.Signet, error) {
+	return o.sign(ctx, domain, func(k key.Signing) (*signet.Signet, error) { return signet.SignRequest(request, k, d) })
+}
+
 // Rename signs a user's signet under another name; see trustful.Organization.
 func (o Organization) Rename(ctx context.Context, domain string, s *signet.Signet, name string) (*signet.Signet, error) {
 	return o.sign(ctx, domain, func(k key.Signing) (*signet.Signet, error) { return s.Renamed(k, name) })

@@ -162,7 +162,7 @@ func userDue(k vault.UserKey, c *config.Config, now time.Time) (Due, bool) {
 		life = trustful.MinLife // it is replaced by one with keys of the alternate layer
 	}
 	switch {
-	case !k.Destroyed.IsZero():
+	case !k.Destroyed.IsZero(), k.Held: // of what is not here nothing is due
 		return Due{}, false
 	case !k.Retired.IsZero():
 		d.What, d.At = "destruction", k.Retired.Add(c.Keys.Grace)

@@ -77,6 +77,8 @@ var Table = map[string]Rule{
 	"keys check":         {Roles: []Role{Operator, Security, Auditor}},
 	"keys disable":       {Roles: []Role{Security}},
 	"keys enable":        {Roles: []Role{Security}},
+	"keys vouch":         {Roles: []Role{Security}},
+	"keys sign-request":  {Roles: []Role{Security}},
 	"keys schedule":      {Roles: []Role{Operator, Security, Auditor}},
 	"keys tls":           {Roles: []Role{Operator, Security}},
 

@@ -46,6 +46,8 @@ var keysCommand = command{
 		keysCheckCommand,
 		keysDisableCommand,
 		keysEnableCommand,
+		keysVouchCommand,
+		keysSignRequestCommand,
 		keysScheduleCommand,
 		keysTLSCommand,
 		keysPrimaryCommand,
@@ -169,7 +171,8 @@ type shownSignet struct {
 	Made      *time.Time `json:"made,omitempty"`
 	Retired   *time.Time `json:"retired,omitempty"`
 	Destroyed *time.Time `json:"encryption_key_destroyed,omitempty"`
-	Custody   bool       `json:"custody"` // it carries a signature of the one before
+	Custody   bool       `json:"custody"`                  // it carries a signature of the one before
+	Held      bool       `json:"keys_with_user,omitempty"` // his private keys are not here
 	ID        string     `json:"id"`
 	Full      string     `json:"full"`
 	Crypto    string     `json:"crypto"`
@@ -257,6 +260,7 @@ func dateUsers(ctx context.Context, v *vault.Vault, name string, shown []shownSi
 	}
 	for i, g := range generations[:min(len(generations), len(shown))] {
 		shown[i].Made, shown[i].Retired, shown[i].Destroyed = optional(g.Made), optional(g.Retired), optional(g.Destroyed)
+		shown[i].Held = g.Held
 	}
 	return nil
 }
@@ -265,6 +269,9 @@ func printShown(w io.Writer, s shownSignet) {
 	state := "past"
 	if s.Current {
 		state = "current"
+	}
+	if s.Held {
+		state += ", its keys are with the user"
 	}
 	fmt.Fprintf(w, "signet %d, %s, %d octets\n", s.Number, state, s.Octets)
 	for _, d := range []struct {

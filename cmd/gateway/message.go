@@ -161,7 +161,7 @@ func runMessageOpen(_ context.Context, std stdio, fs *flag.FlagSet, args []strin
 		return openStored(std, file, b, actor, *keys, parties.Destination.Signet, *eml, *asJSON)
 	}
 	if err := enough(actor, &parties); err != nil {
-		return err
+		return errors.Join(err, tellAuthor(std, b, actor, *keys, parties))
 	}
 	v, err := openFile(std, file, b, actor, *keys, parties)
 	if err != nil {
@@ -265,6 +265,31 @@ func enough(a message.Actor, p *message.Parties) error {
 		}
 	}
 	return nil
+}
+
+// tellAuthor is, for a recipient without the author's signet, who the message says that is.
+func tellAuthor(std stdio, b []byte, a message.Actor, keys string, p message.Parties) error {
+	if a != message.Recipient || p.Author.Signet != nil {
+		return nil
+	}
+	m, err := message.Parse(b, message.Limits{Total: maxMessage})
+	if err != nil {
+		return nil // that something is missing was said
+	}
+	pair, err := readPair(std, "keys", keys)
+	if err != nil {
+		return nil
+	}
+	defer pair.Destroy()
+	o, err := m.Open(a, pair.Encryption)
+	if err != nil {
+		return nil
+	}
+	chunk, err := o.Origin()
+	if err != nil {
+		return nil
+	}
+	return usagef("the message says that its author is %q: get his signet with \"gateway signet fetch --out author.signet ADDRESS\"", chunk.Author)
 }
 
 // open fills v with what the actor can open. An error is what does not hold; v never has unverified content.

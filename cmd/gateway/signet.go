@@ -47,6 +47,7 @@ var signetCommand = command{
 			run:     runSignetSplit,
 		},
 		signetFetchCommand,
+		signetRequestCommand,
 	},
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 
@@ -70,6 +71,7 @@ func newEnrolWorld(ctx context.Context, b *testpeer.Bench, binary string, parall
 type mailCount struct {
 	mu   sync.Mutex
 	came map[int64]int
+	rest []string // what is not of a generator
 }
 
 // serve answers on ln until ctx ends.
@@ -88,6 +90,13 @@ func (m *mailCount) arrived() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.came)
+}
+
+// others is what came that is not of a generator, from the nth on.
+func (m *mailCount) others(n int) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.rest[n:])
 }
 
 // copies is how often a mail came.
@@ -119,6 +128,10 @@ func (s countSession) Data(r io.Reader) error {
 	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	s.m.came[numberOf(string(b))]++
+	if id := numberOf(string(b)); id != 0 {
+		s.m.came[id]++
+	} else {
+		s.m.rest = append(s.m.rest, string(b))
+	}
 	return nil
 }

@@ -21,6 +21,7 @@ type Details struct {
 type RequestDetails struct {
 	Dialect    Dialect                // zero is A
 	Previous   *key.Signing           // the signing key of the signet that this one follows; nil for a first one
+	Custody    []byte                 // in its place what Vouch made, for one who has not that key
 	Alternates []key.EncryptionPublic // further encryption keys
 	Layers     [][]byte               // advertisements of the alternate layer, which are field 3 as well: see FieldAlternateKey
 }
@@ -93,6 +94,22 @@ func (u *Uncertified) Certify(org key.Signing, d Details) (*Signet, error) {
 // Begins reports whether s is a user signet that begins with u, octet for octet.
 func (u *Uncertified) Begins(s *Signet) bool {
 	return s.kind == User && bytes.HasPrefix(s.raw[headerSize:], u.b.raw[headerSize:])
+}
+
+// Vouch makes the chain of custody signature by which the keys of a request follow the signet whose signing key this is: it is
+// RequestDetails.Custody of the request that its user signs next. The request here must not follow anything.
+func (s *Signet) Vouch(previous key.Signing) ([]byte, error) {
+	if err := s.VerifyRequest(); err != nil {
+		return nil, err
+	}
+	if _, ok := s.Custody(); ok {
+		return nil, s.wrong(key.ErrCustody, FieldCustody, "the request follows a signet already")
+	}
+	if previous.Public() == s.signing {
+		return nil, s.wrong(key.ErrCustody, FieldSigningKey, "a signet cannot follow one with the same signing key")
+	}
+	keys := s.fields[s.upTo(FieldCustody-1)-1]
+	return previous.Sign(s.raw[headerSize:keys.end]), nil
 }
 
 // Renamed makes a user signet under another name, signed with org, the POK or a SOK that may sign signets: all up to the full
@@ -209,8 +226,13 @@ func (b *builder) userCore(p key.Pair, d RequestDetails) error {
 	for _, v := range d.Layers {
 		b.field(Field{ID: FieldAlternateKey, Value: v})
 	}
-	if d.Previous != nil {
+	switch {
+	case d.Previous != nil && d.Custody != nil:
+		return syntaxf(key.ErrCustody, 0, "a signet follows one by a key or by a signature, not by both")
+	case d.Previous != nil:
 		b.sign(FieldCustody, *d.Previous)
+	case d.Custody != nil:
+		b.field(Field{ID: FieldCustody, Value: d.Custody})
 	}
 	b.sign(FieldUserSignature, p.Signing)
 	return b.err
