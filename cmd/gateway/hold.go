@@ -103,13 +103,20 @@ func runHoldAdd(ctx context.Context, std stdio, fs *flag.FlagSet, args []string)
 		}
 		h.Custodians = append(h.Custodians, address)
 	}
-	_, v, err := openSealed(ctx, *path)
+	_, v, a, err := openArchive(ctx, *path)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
 	if err := v.AddHold(ctx, h, time.Now()); err != nil {
 		return err
+	}
+	for _, address := range h.Custodians {
+		if names, err := a.CustodianNames(ctx, address); err != nil {
+			return err
+		} else if len(names) == 0 {
+			fmt.Fprintf(std.err, "nothing is kept of %s until now: the hold is on what will come; is the address right?\n", address)
+		}
 	}
 	_, err = fmt.Fprintf(std.out, "hold %v is in force\n", h.ID)
 	return err

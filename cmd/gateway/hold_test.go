@@ -37,6 +37,9 @@ func TestHolds(t *testing.T) {
 	if code != 0 {
 		t.Fatal(errs)
 	}
+	if !strings.Contains(errs, "nothing is kept of bob@a.example") {
+		t.Errorf("of somebody who has no mail: %s", errs)
+	}
 	id := regexp.MustCompile(`[0-9a-z]{26,32}`).FindString(out)
 	_, out, _ = hold("list")
 	if !strings.Contains(out, "bob@a.example, classes [2], from 2026-01-01, to 2026-01-31") {
