@@ -98,7 +98,7 @@ type Intake struct {
 	Leaf     ProvedLeaf
 	Body     vault.Digest // SHA-512/256 of the sealed body
 	Wraps    []vault.Digest
-	Wrap     []byte // DET1, the one that the case names (the first of them)
+	Named    [][]byte // DET1, those that the case names, in its order
 	Salt     [32]byte
 	Envelope []byte // as stored
 	Events   []Event

@@ -26,7 +26,7 @@ func TestUntouched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Messages) != 4 || r.Entries != 5 || len(r.Withheld) != 2 || r.Withheld[0].Reason != "privilege" || r.Withheld[1].Reason != notOpened || r.Quorum != 2 || len(r.Cosigned) != 1 {
+	if len(r.Messages) != 4 || r.Entries != 6 || len(r.Withheld) != 2 || r.Withheld[0].Reason != "privilege" || r.Withheld[1].Reason != notOpened || r.Quorum != 2 || len(r.Cosigned) != 1 {
 		t.Errorf("%+v", r)
 	}
 	if m := r.Messages[1]; len(m.Records) != 2 || m.Records[0].Custodians[0] != "bob@corp.example" || m.Records[1].Custodians[0] != "alice@corp.example" {

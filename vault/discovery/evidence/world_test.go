@@ -188,7 +188,7 @@ func (w *world) Intakes(_ context.Context, n int) ([]discovery.Intake, error) {
 	var list []discovery.Intake
 	for _, i := range w.from[n] {
 		r := w.archive.Records[i]
-		in := discovery.Intake{Record: r.ID, Leaf: w.prove(r.Leaf), Body: vault.Digest(sha512.Sum512_256(r.Sealed)), Wrap: r.Wraps[0], Salt: r.Salt, Envelope: r.Envelope}
+		in := discovery.Intake{Record: r.ID, Leaf: w.prove(r.Leaf), Body: vault.Digest(sha512.Sum512_256(r.Sealed)), Named: r.Wraps, Salt: r.Salt, Envelope: r.Envelope}
 		for _, octets := range r.Wraps {
 			in.Wraps = append(in.Wraps, vault.NewDigest("wrap", octets))
 		}

@@ -235,13 +235,14 @@ func (p *packing) message(item discovery.Item) error {
 func nonNil(list []string) []string { return append([]string{}, list...) }
 
 func recordOf(i discovery.Intake, item discovery.Item) record {
-	r := record{Record: i.Record, Leaf: leafProofOf(i.Leaf), Body: hexDigest(i.Body), DET1: [][]byte{i.Wrap}, Salt: i.Salt, Envelope: i.Envelope, Events: []event{}, Recipients: []string{}}
+	r := record{Record: i.Record, Leaf: leafProofOf(i.Leaf), Body: hexDigest(i.Body), DET1: slices.Clone(i.Named), Salt: i.Salt, Envelope: i.Envelope, Events: []event{}, Recipients: []string{}}
 	for _, e := range i.Events {
 		r.Events = append(r.Events, event{leafProofOf(e.Leaf), e.Salt, e.Payload})
 	}
 	for _, w := range i.Wraps {
 		r.Wraps = append(r.Wraps, hexDigest(w))
 	}
+	slices.SortFunc(r.DET1, bytes.Compare)
 	slices.SortFunc(r.Wraps, func(a, b hexDigest) int { return bytes.Compare(a[:], b[:]) })
 	for _, e := range item.Envelopes {
 		if e.Record == i.Record {

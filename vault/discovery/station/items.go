@@ -306,12 +306,21 @@ func (c *Case) Intakes(_ context.Context, number int) ([]discovery.Intake, error
 			return nil, err
 		}
 		in := discovery.Intake{Record: o.id, Leaf: discovery.ProvedLeaf{Index: o.leaf, Octets: f.Leaf, Proof: f.Proof}, Body: f.Message.Body, Wraps: f.Wraps,
-			Wrap: f.Wrap, Salt: f.Message.Salt, Envelope: f.Message.Envelope}
+			Named: [][]byte{f.Wrap}, Salt: f.Message.Salt, Envelope: f.Message.Envelope}
 		key, err := vault.SecretOf(f.Key)
 		clear(f.Key)
 		if err == nil {
 			in.Events, err = c.events(o, key)
 			key.Destroy()
+		}
+		for _, p := range o.frames[1:] {
+			if err != nil {
+				break
+			}
+			if f, _, err = c.journal.read(p.at, p.n, c.journal.size); err == nil {
+				clear(f.Key)
+				in.Named = append(in.Named, f.Wrap)
+			}
 		}
 		if err != nil {
 			return nil, err
