@@ -53,6 +53,7 @@ type Appliance struct {
 	certificates *dmtpserver.Certificates // that others see
 	inside       inside
 	watchers     [2]*certificates.Watcher
+	obtainer     *certificates.ACME // nil: no ACME
 
 	submission *submission.Server
 	plain      *plain // nil: no shared port
@@ -62,7 +63,7 @@ type Appliance struct {
 }
 
 // listeners are the open sockets of each kind.
-type listeners struct{ submission, dmtp, dual, health []net.Listener }
+type listeners struct{ submission, dmtp, dual, acme, health []net.Listener }
 
 // Open opens the vault, makes every part and opens the sockets, so that whatever is wrong with the configuration shows
 // before anything runs. The configuration is resolved and checked. Errors name the key or file and the remedy; then
@@ -121,17 +122,20 @@ func (t *tenant) makeInner() (err error) {
 var tlsPolicies = map[string]handoff.TLSPolicy{"off": handoff.TLSOff, "opportunistic": handoff.TLSOpportunistic, "required": handoff.TLSRequired}
 
 // roots are the CAs that we believe; nil: the system's.
-func (g *gateway) roots() (*x509.CertPool, error) {
-	if g.config.TLS.CAFile == "" {
+func (g *gateway) roots() (*x509.CertPool, error) { return rootsOf("tls.ca_file", g.config.TLS.CAFile) }
+
+// rootsOf reads the CAs of a file that a key names; nil when it names none.
+func rootsOf(key, file string) (*x509.CertPool, error) {
+	if file == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(g.config.TLS.CAFile)
+	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("tls.ca_file: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM", g.config.TLS.CAFile)
+		return nil, fmt.Errorf("%s: %s holds no certificate in PEM", key, file)
 	}
 	return pool, nil
 }
@@ -315,6 +319,10 @@ func (g *gateway) names() []string {
 
 // listen opens every socket of the configuration.
 func (a *Appliance) listen() error {
+	var acme []string
+	if a.config.DMTP.ACME.On() {
+		acme = []string{a.config.DMTP.ACME.Listen}
+	}
 	for _, l := range []struct {
 		key       string
 		addresses []string
@@ -324,6 +332,7 @@ func (a *Appliance) listen() error {
 		{"submission.listen", a.config.Submission.Listen, a.config.Submission.Proxies(), &a.listeners.submission},
 		{"dmtp.listen", a.config.DMTP.Listen, a.config.DMTP.Proxies(), &a.listeners.dmtp},
 		{"dmtp.listen_dual", a.config.DMTP.ListenDual, a.config.DMTP.Proxies(), &a.listeners.dual},
+		{"dmtp.acme.listen", acme, nil, &a.listeners.acme},
 		{"health.listen", []string{a.config.Health.Listen}, nil, &a.listeners.health},
 	} {
 		for _, address := range l.addresses {
@@ -351,7 +360,7 @@ func (a *Appliance) Addresses() (submission, dmtp string) {
 // Close gives back what Open took and Run has not closed.
 func (a *Appliance) Close() error {
 	var errs []error
-	for _, ln := range slices.Concat(a.listeners.submission, a.listeners.dmtp, a.listeners.dual, a.listeners.health) {
+	for _, ln := range slices.Concat(a.listeners.submission, a.listeners.dmtp, a.listeners.dual, a.listeners.acme, a.listeners.health) {
 		ln.Close() // Serve may have closed it
 	}
 	if a.client != nil {

@@ -38,6 +38,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if a.plain != nil {
 		parts["plain smtp"] = a.plain.run
 	}
+	for _, ln := range a.listeners.acme {
+		parts["acme"] = func(ctx context.Context) error { return a.obtainer.Run(ctx, ln) }
+	}
 	for i, w := range a.watchers {
 		parts[fmt.Sprintf("certificates %d", i)] = w.Run
 	}

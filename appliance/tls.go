@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,9 @@ func (a *Appliance) makeCertificates() (err error) {
 	if err != nil {
 		return fmt.Errorf("dmtp.certificate: %w", err)
 	}
+	if err := a.makeACME(); err != nil {
+		return err
+	}
 	s := a.config.Submission
 	a.watchers[1], err = certificates.New(certificates.Options{
 		Files: []config.Certificate{{CertificateFile: s.CertificateFile, KeyFile: s.KeyFile}}, Show: a.inside.show, Now: a.Now, Log: a.Log,
@@ -47,6 +51,21 @@ func (a *Appliance) makeCertificates() (err error) {
 	if err != nil {
 		return fmt.Errorf("submission.certificate_file: %w", err)
 	}
+	return nil
+}
+
+// makeACME makes what obtains certificates, if the configuration names an authority.
+func (a *Appliance) makeACME() error {
+	c := a.config.DMTP.ACME
+	if !c.On() {
+		return nil
+	}
+	roots, err := rootsOf("dmtp.acme.ca_file", c.CAFile)
+	if err != nil {
+		return err
+	}
+	a.obtainer = &certificates.ACME{Host: a.config.Hostname, Directory: c.Directory, Email: c.Email, Roots: roots,
+		Folder: filepath.Join(a.config.DataFolder, "acme"), ECDSA: a.config.DMTP.Certificates[0], RSA: a.config.DMTP.Certificates[1], Log: a.Log}
 	return nil
 }
 

@@ -215,12 +215,30 @@ func (d *DMTP) Proxies() []netip.Prefix { return prefixes(d.ProxyFrom) }
 // Permitted returns the prefixes of a checked table.
 func (d *DMTP) Permitted() []netip.Prefix { return prefixes(d.Permit) }
 
+func (d *DMTP) checkACME(k checker) {
+	a := d.ACME
+	if !a.On() {
+		return
+	}
+	if u, err := url.Parse(a.Directory); err != nil || u.Scheme != "https" || u.Host == "" {
+		k.bad("acme.directory", "%q is not an https URL", a.Directory)
+	}
+	if !a.AgreeTerms {
+		k.bad("acme.agree_to_terms", "is not true: read the authority's terms of service, and say so")
+	}
+	if !d.own {
+		k.bad("acme.directory", "[[dmtp.certificate]] names files: leave them out, for ACME writes those of the data folder")
+	}
+	address(k, "acme.listen", a.Listen)
+}
+
 func (d *DMTP) check(k checker) {
 	if len(d.Listen)+len(d.ListenDual) == 0 {
 		k.bad("listen", "is empty, and so is listen_dual: nobody could reach us")
 	}
 	addresses(k, "listen", d.Listen)
 	addresses(k, "listen_dual", d.ListenDual)
+	d.checkACME(k)
 	believed(k, "proxy_from", d.ProxyFrom)
 	networks(k, "permit", d.Permit)
 	for i, c := range d.Certificates {

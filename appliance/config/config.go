@@ -95,15 +95,30 @@ type Tenant struct {
 
 // DMTP is the [dmtp] table: the listeners for other organisations.
 type DMTP struct {
-	Listen       []string      `toml:"listen"`       // implicit TLS; default [::]:26
-	ListenDual   []string      `toml:"listen_dual"`  // port 25 in dual mode; default none
-	ProxyFrom    []string      `toml:"proxy_from"`   // prefixes or addresses of proxies before both, which must send a PROXY header; default none
+	Listen       []string      `toml:"listen"`      // implicit TLS; default [::]:26
+	ListenDual   []string      `toml:"listen_dual"` // port 25 in dual mode; default none
+	ProxyFrom    []string      `toml:"proxy_from"`  // prefixes or addresses of proxies before both, which must send a PROXY header; default none
+	ACME         ACME          `toml:"acme"`
 	Certificates []Certificate `toml:"certificate"`  // one should be RSA: libdime has no other suite; default tls/{ecdsa,rsa} in the data folder
 	MaxOctets    int64         `toml:"max_octets"`   // a message; default 134217728, at most 4294967295
 	Permit       []string      `toml:"permit"`       // prefixes of private addresses at which others' gateways may be; default none
 	MaxSessions  int           `toml:"max_sessions"` // at one time; default 500
 	Timeout      time.Duration `toml:"timeout"`      // silence; default 5m, at least 1m
+
+	own bool `toml:"-"` // the certificates are those of the data folder
 }
+
+// ACME is the [dmtp.acme] table: certificates for hostname from an authority, proved by TLS-ALPN-01.
+type ACME struct {
+	Directory  string `toml:"directory"`      // https URL of the authority; default none: no ACME
+	Listen     string `toml:"listen"`         // where port 443 of hostname leads; default [::]:443
+	Email      string `toml:"email"`          // for the authority's notices; default none
+	AgreeTerms bool   `toml:"agree_to_terms"` // to the authority's; must be true
+	CAFile     string `toml:"ca_file"`        // PEM, of the authority's own server; default: the system's store
+}
+
+// On tells whether certificates are obtained by ACME.
+func (a *ACME) On() bool { return a.Directory != "" }
 
 // Inbound is the [inbound] table: plain SMTP on the ports of dmtp.listen_dual.
 type Inbound struct {
@@ -288,6 +303,7 @@ func Default() *Config {
 			Timeout:          5 * time.Minute,
 		},
 		DMTP: DMTP{
+			ACME:        ACME{Listen: "[::]:443"},
 			Listen:      []string{"[::]:26"},
 			ListenDual:  []string{},
 			ProxyFrom:   []string{},
@@ -419,6 +435,7 @@ func (c *Config) Resolve(folder string) {
 	at(folder, &c.Submission.AuthFile, "")
 	at(folder, &c.DNS.TrustAnchorFile, "")
 	at(folder, &c.TLS.CAFile, "")
+	at(folder, &c.DMTP.ACME.CAFile, "")
 	for i := range c.TLS.CRLFiles {
 		at(folder, &c.TLS.CRLFiles[i], "")
 	}
@@ -430,6 +447,7 @@ func (c *Config) Resolve(folder string) {
 	at(folder, &c.Submission.CertificateFile, "")
 	at(folder, &c.Submission.KeyFile, "")
 	if len(c.DMTP.Certificates) == 0 {
+		c.DMTP.own = true
 		for _, kind := range []string{"ecdsa", "rsa"} {
 			c.DMTP.Certificates = append(c.DMTP.Certificates, Certificate{
 				filepath.Join(c.DataFolder, "tls", kind+".crt"), filepath.Join(c.DataFolder, "tls", kind+".key")})

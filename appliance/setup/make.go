@@ -75,6 +75,9 @@ func Make(ctx context.Context, c *config.Config, now time.Time) (*Made, error) {
 		return nil, err
 	}
 	m.SelfSigned = selfSigned
+	if c.DMTP.ACME.On() {
+		certificates = nil // peers find the authority above them
+	}
 	for _, view := range c.Tenants() {
 		if err := addVault(ctx, view, now); err != nil {
 			return nil, err
