@@ -40,13 +40,19 @@ func (t *tenant) makeExchange(policies mtasts.Store, reports exchange.Reports) e
 	})
 	t.exchange = exchange.New(exchange.Options{
 		Name: t.config.Hostname, Own: append(t.names(), ownHosts(t.config)...), DNS: t.dns, Policies: t.policies, Reports: reports, Roots: roots,
-		Permit: t.permit, Dial: t.Dial, Now: t.Now,
+		Serves: t.takesPlain, Permit: t.permit, Dial: t.Dial, Now: t.Now,
 		SmartHost: func(domain string) exchange.SmartHost {
 			host, port := t.config.Policy.SmartHostFor(domain)
 			return exchange.SmartHost{Host: host, Port: port, Auth: auth}
 		},
 	})
 	return nil
+}
+
+// takesPlain tells whether plain mail for a domain comes in here.
+func (g *gateway) takesPlain(domain string) bool {
+	_, ours := g.config.Organization(domain)
+	return ours && len(g.config.DMTP.ListenDual) > 0
 }
 
 // permit refuses addresses at which no other organisation can be.

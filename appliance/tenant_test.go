@@ -574,6 +574,29 @@ func TestOneVaultAway(t *testing.T) {
 	check(t, os.Rename(filepath.Join(folder, "vault.gone"), filepath.Join(folder, "vault.db")))
 }
 
+// TestUnknownNeighbour: mail from one organisation to a user of the other who has no keys yet, since his server takes just any address and
+// he never wrote, goes in by the shared port as plain mail does; what comes round again ends.
+func TestUnknownNeighbour(t *testing.T) {
+	h := newHouse(t)
+	h.bravo.inner.rcpt = nil
+	h.alpha.config.Policy.Floor = "opportunistic"
+	made, err := setup.Make(t.Context(), h.alpha.config, time.Now())
+	check(t, err)
+	h.bravo.publish(made.Domains[1].RecordLine, "@ MX 10 dx")
+	h.run()
+	h.submit(ofAlpha, "ann@alpha.example", "silent@bravo.example", "Message-ID: <1@alpha.example>\r\nDate: Tue, 01 Dec 2026 00:00:00 +0000\r\n", "250", "250")
+	until(t, func() bool { return len(h.bravo.inner.messages()) == 1 })
+	got := h.bravo.inner.messages()[0]
+	if !strings.HasPrefix(got, "X-DIME: no\r\n") {
+		t.Errorf("bravo's server got %.200q", got)
+	}
+	h.submit(ofBravo, "", "silent@bravo.example", strings.TrimSuffix(got, "Subject: x\r\n\r\nhello\r\n"), "250", "250") // his server sends it back
+	until(t, func() bool { return h.waiting(h.bravo) == 0 })
+	if n := len(h.bravo.inner.messages()); n != 1 {
+		t.Errorf("it was handed over %d times", n)
+	}
+}
+
 // ready asks /readyz, or what is below it.
 func (h *house) ready(below string) (int, string) {
 	h.t.Helper()

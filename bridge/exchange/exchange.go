@@ -47,6 +47,9 @@ type SmartHost struct {
 type Options struct {
 	Name string   // ours, in EHLO
 	Own  []string // further names of this gateway and of the servers that send to it: mail for them would come back
+	// Serves tells of which domains this gateway takes plain mail: it may be their exchanger, for mail of another organisation of ours.
+	// What goes round all the same is found by its marker. Nil: of none.
+	Serves func(domain string) bool
 
 	DNS      DNS
 	Policies Policies       // nil: no domain has a policy

@@ -31,14 +31,15 @@ func TestRoutes(t *testing.T) {
 	w := newWorld(t, zone.Zone{Name: plain, Records: []string{
 		"mx1 A 192.0.2.1", "mx2 A 192.0.2.2", "mx3 A 192.0.2.3", "mx4 A 192.0.2.4", "mx4 AAAA 2001:db8::4", "mx5 AAAA 2001:db8::4", "down A 192.0.2.99", "inside A 10.0.0.1", "gw A 192.0.2.9",
 		"one MX 10 mx1", "two MX 20 mx2", "two MX 10 mx1", "fallback MX 10 down", "fallback MX 20 mx2", "both MX 10 mx4", "six MX 10 mx5",
-		"null MX 0 .", "lost MX 10 nowhere", "lost2 MX 10 nowhere", "lost2 MX 20 mx2", "implicit A 192.0.2.3", "txt TXT x", "inside2 MX 10 inside", "inside3 MX 10 inside", "inside3 MX 20 mx1",
+		"null MX 0 .", "lost MX 10 nowhere", "lost2 MX 10 nowhere", "lost2 MX 20 mx2", "implicit A 192.0.2.3", "served MX 10 own", "own A 192.0.2.3", "txt TXT x", "inside2 MX 10 inside", "inside3 MX 10 inside", "inside3 MX 20 mx1",
 		"loop MX 10 gw", "loop2 MX 10 mx1", "loop2 MX 20 gw", "loop2 MX 30 mx2", "loop3 MX 10 gw", "loop3 MX 10 mx1", "loop4 MX 10 down", "loop4 MX 20 gw", "loop4 MX 30 mx2",
 		"xn--bcher-kva MX 10 mx1", "bad MX 10 a_b", "alias CNAME one", "many MX 10 mx6",
 	}}, zone.Zone{Name: "gw.alpha.test", Records: []string{"@ A 192.0.2.1"}})
 	for i, a := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "10.0.0.1", "192.0.2.9", "2001:db8::4"} {
 		w.serve(t, a, &mailServer{replies: map[string]string{"": "220 " + string(rune('a'+i)) + ".test"}})
 	}
-	w.options.Own = []string{"gw.plain.test"}
+	w.options.Own = []string{"gw.plain.test", "own.plain.test"}
+	w.options.Serves = func(domain string) bool { return domain == "served.plain.test" }
 	w.options.Permit = func(a netip.Addr) error {
 		if a.IsPrivate() {
 			return errors.New("private")
@@ -70,6 +71,7 @@ func TestRoutes(t *testing.T) {
 		"we are the second MX":              {"loop2.plain.test", "clear", "192.0.2.1"},
 		"we are one of two best":            {"loop3.plain.test", "permanent 5.4.6", ""},
 		"we are the second, the first down": {"loop4.plain.test", "network 4.4.1", ""},
+		"we are the MX, and take it":        {"served.plain.test", "clear", "192.0.2.3"},
 		"our own name":                      {"gw.alpha.test", "permanent 5.4.6", ""},
 		"another script":                    {"bücher.plain.test", "clear", "192.0.2.1"},
 		"in A-labels":                       {"xn--bcher-kva.plain.test", "clear", "192.0.2.1"},

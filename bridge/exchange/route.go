@@ -89,7 +89,10 @@ func (t *try) route(ctx context.Context) (*route, *failure) {
 // order makes hops of exchangers: best first, in no order among equals, and none that would lead back here: those are left
 // out with all that are not better (RFC 5321 §5.1).
 func (t *try) order(r *route, list []resolver.Exchanger) *failure {
-	own := slices.IndexFunc(list, func(e resolver.Exchanger) bool { return e.Host == t.Name || slices.Contains(t.Own, e.Host) })
+	own := -1
+	if t.Serves == nil || !t.Serves(r.domain) {
+		own = slices.IndexFunc(list, func(e resolver.Exchanger) bool { return e.Host == t.Name || slices.Contains(t.Own, e.Host) })
+	}
 	if own >= 0 {
 		p := list[own].Preference
 		list = slices.DeleteFunc(slices.Clone(list), func(e resolver.Exchanger) bool { return e.Preference >= p })
