@@ -34,6 +34,7 @@ var commands = []command{
 	enrolCommand,
 	escrowCommand,
 	archiveCommand,
+	stealCommand,
 	benchCommand,
 	soakCommand,
 	roundtripCommand,
