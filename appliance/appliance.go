@@ -217,7 +217,7 @@ func (t *tenant) makeQueue() error {
 	if notice == 0 {
 		notice = -1
 	}
-	t.queue = queue.New(spool.Store{Vault: t.vault.Vault}, queue.Options{
+	t.queue = queue.New(spool.Store{Vault: t.vault.Vault, Keep: t.archive.outbound()}, queue.Options{
 		Life: q.Life, TrustLife: q.TrustLife, DelayNotice: notice, Schedule: q.Schedule, Workers: q.Workers,
 		PerDomain: q.PerDomain, InFlight: q.InFlight,
 		Hostname: t.config.Hostname, Postmaster: "postmaster@" + t.domains()[0], Now: t.Now, Log: t.Log,

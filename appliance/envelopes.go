@@ -19,11 +19,20 @@ func StoredEnvelopes(direction vault.Kind, stored []byte) ([]discovery.Envelope,
 	case direction == vault.Internal:
 		return journaled(stored)
 	case bytes.HasPrefix(stored, []byte("{")):
-		var a bridge.Arrival
+		var a struct {
+			bridge.Arrival
+			Recipients []string `json:"recipients"` // of plain mail: see Passage
+		}
 		if err := json.Unmarshal(stored, &a); err != nil {
 			return nil, errors.New("appliance: not the envelope of an arrival")
 		}
-		return []discovery.Envelope{{From: a.ReturnPath, Recipients: []string{a.Recipient}, Received: a.At, Source: "dmtp"}}, nil
+		source := "dmtp"
+		if a.Recipients == nil {
+			a.Recipients = []string{a.Recipient}
+		} else {
+			source = "smtp"
+		}
+		return []discovery.Envelope{{From: a.ReturnPath, Recipients: a.Recipients, Received: a.At, Source: source}}, nil
 	default:
 		e, err := queue.ParseEnvelope(stored)
 		if err != nil {

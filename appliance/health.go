@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"dimegate/appliance/config"
+	"dimegate/vault/archive"
 )
 
 // A state is whether a vault takes mail.
@@ -17,6 +19,24 @@ type state struct {
 	view   *config.Config
 	ready  bool
 	alarms []string // what somebody must look at, though mail goes on
+	why    string   // not ready, in words that may be shown; empty for none
+}
+
+// faultWords is what is shown of why a vault takes no mail; all else only stands in the log.
+var faultWords = []struct {
+	err  error
+	word string
+}{
+	{archive.ErrNoKey, "archive.keep is on, and no escrow key is in force"},
+}
+
+func faultWord(err error) string {
+	for _, f := range faultWords {
+		if errors.Is(err, f.err) {
+			return f.word
+		}
+	}
+	return ""
 }
 
 // maxAlarms bounds the lines about alarms.
@@ -37,12 +57,12 @@ func health(ctx context.Context, ln net.Listener, states func() []state) error {
 				ready, alarms = true, append(alarms, s.alarms...)
 			default:
 				for _, o := range s.view.Organizations {
-					down = append(down, o.Name)
+					down = append(down, strings.TrimSuffix(o.Name+": "+s.why, ": "))
 				}
 			}
 		}
 		if ctx.Err() != nil || !ready {
-			http.Error(w, "not ready", http.StatusServiceUnavailable)
+			http.Error(w, strings.Join(append([]string{"not ready"}, down...), "\n"), http.StatusServiceUnavailable)
 			return
 		}
 		w.Write([]byte("ok\n"))

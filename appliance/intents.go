@@ -16,8 +16,9 @@ import (
 
 // intents keeps inbound messages and their outcomes: the vault in the bridge's words.
 type intents struct {
-	vault *vault.Vault
-	now   func() time.Time
+	vault   *vault.Vault
+	archive *archivist
+	now     func() time.Time
 }
 
 func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) (bridge.Flight, error) {
@@ -30,6 +31,11 @@ func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) 
 		return nil, noRoom(err)
 	}
 	defer d.Discard()
+	keep, err := i.archive.keep(ctx, vault.Inbound, crossing{from: []string{a.Author, a.ReturnPath}, to: []string{a.Recipient}})
+	if err != nil {
+		return nil, err
+	}
+	d.Keep(keep)
 	if _, err := body.WriteTo(d); err != nil {
 		return nil, noRoom(err)
 	}
@@ -120,8 +126,8 @@ func (f *flight) End(ctx context.Context, r *bridge.Refusal) error {
 	return landed(err)
 }
 
-func (f *flight) Defer(ctx context.Context, why string) error {
-	return landed(f.vault.DeferInbound(ctx, f.inbound, []byte(why), f.now()))
+func (f *flight) Defer(ctx context.Context, lost bool, why string) error {
+	return landed(f.vault.DeferInbound(ctx, f.inbound, lost, []byte(why), f.now()))
 }
 
 // landed says that a flight cannot be ended any more, whoever did.

@@ -71,6 +71,9 @@ func (all tenants) plain(domain string, servers inner) (mx.Domain, bool) {
 	d := mx.Domain{Inner: servers[domain], Strict: o.Policy == "strict"}
 	if d.Down = !t.up.Load(); !d.Down {
 		d.Loops, d.Hold = t.loops, func() mx.Held { return held{t.vault.NewHold()} }
+		if t.archive != nil {
+			d.Keep = passages{t.intents()}
+		}
 	}
 	return d, true
 }

@@ -14,6 +14,7 @@ import (
 	"dimegate/bridge/submission"
 	"dimegate/bridge/translate"
 	"dimegate/internal/killpoint"
+	"dimegate/vault/archive"
 )
 
 // acceptor puts what the inner mail servers send into the queue of its tenant.
@@ -52,6 +53,8 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 		return errors.Join(submission.ErrFull, err)
 	case errors.Is(err, queue.ErrEnvelope):
 		return errors.Join(submission.ErrContent, err)
+	case errors.Is(err, archive.ErrNoKey):
+		return errors.Join(submission.ErrArchive, err)
 	}
 	return err
 }

@@ -43,6 +43,7 @@ type tenant struct {
 	up     atomic.Bool
 
 	vault     *keystore.Opened
+	archive   *archivist     // nil: nothing is kept
 	inner     inner          // of its domains
 	known     resolver.Store // what is remembered of other domains
 	orgs      organizations
@@ -84,7 +85,7 @@ func (t *tenant) open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			t.close()
-			t.vault, t.inner, t.orgs, t.exchange, t.witnesses = nil, nil, organizations{}, nil, nil
+			t.vault, t.archive, t.inner, t.orgs, t.exchange, t.witnesses = nil, nil, nil, organizations{}, nil, nil
 		}
 	}()
 	if t.vault, err = keystore.Open(ctx, t.config.Vault, true); err != nil {
@@ -99,7 +100,7 @@ func (t *tenant) open(ctx context.Context) (err error) {
 	if t.orgs, err = openOrganizations(ctx, t.vault.Vault, t.config); err != nil {
 		return err
 	}
-	if err := each(t.makeLoops, t.makeInner, t.makeResolver, t.makeKeeper, t.makeLadder, t.makeQueue, t.makeInbound, t.makeWitnesses); err != nil {
+	if err := each(t.makeArchive, t.makeLoops, t.makeInner, t.makeResolver, t.makeKeeper, t.makeLadder, t.makeQueue, t.makeInbound, t.makeWitnesses); err != nil {
 		return err
 	}
 	t.up.Store(true)
@@ -137,7 +138,10 @@ func (t *tenant) fault() error {
 	if !t.up.Load() {
 		return errDown
 	}
-	return t.vault.Fault()
+	if err := t.vault.Fault(); err != nil {
+		return err
+	}
+	return t.archive.fault()
 }
 
 // close gives back what openTenant took.
@@ -214,7 +218,8 @@ func (all tenants) run(ctx context.Context) error {
 func (all tenants) states() []state {
 	list := make([]state, len(all))
 	for i, t := range all {
-		list[i] = state{t.config, t.fault() == nil, t.alarms.lines()}
+		err := t.fault()
+		list[i] = state{t.config, err == nil, t.alarms.lines(), faultWord(err)}
 	}
 	return list
 }
@@ -312,4 +317,4 @@ func (all tenants) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	return t.inbound.Deliver(ctx, in)
 }
 
-func (t *tenant) intents() intents { return intents{t.vault.Vault, t.Now} }
+func (t *tenant) intents() intents { return intents{t.vault.Vault, t.archive, t.Now} }

@@ -80,8 +80,8 @@ type Flight interface {
 	Doubtful() bool // an earlier try died between hand-off and outcome: this one may be a second copy
 	// End notes the outcome: nil for accepted, or the refusal that every later copy gets.
 	End(ctx context.Context, refusal *Refusal) error
-	// Defer ends it without an outcome: a later try starts afresh.
-	Defer(ctx context.Context, why string) error
+	// Defer ends it without an outcome: a later try starts afresh. Lost says that nobody knows whether it was handed over.
+	Defer(ctx context.Context, lost bool, why string) error
 }
 
 // A Refusal is the inner server's last word.
@@ -287,7 +287,7 @@ func (b *Inbound) hand(ctx context.Context, s InnerServer, f Flight, d handoff.D
 	case errors.Is(err, smtpwire.ErrUncertain), errors.Is(err, errPanic):
 		// Nobody knows whether the inner server has it, and the origin will try again: the window that SMTP leaves open.
 		b.Log.LogAttrs(ctx, slog.LevelWarn, "possible duplicate: the inner server's verdict was lost", slog.String("id", f.ID()))
-		return errors.Join(dmtpserver.ErrDeferred, err, b.settle(ctx, f, func() error { return f.Defer(ctx, "the inner server's verdict was lost") }))
+		return errors.Join(dmtpserver.ErrDeferred, err, b.settle(ctx, f, func() error { return f.Defer(ctx, true, "the inner server's verdict was lost") }))
 	case isReply && !refused.Temporary():
 		r := &Refusal{Code: refused.Code, Enhanced: enhanced(refused.Enhanced), Recipient: refused.UnknownRecipient()}
 		if err := b.settle(ctx, f, func() error { return f.End(ctx, r) }); err != nil {
@@ -295,7 +295,7 @@ func (b *Inbound) hand(ctx context.Context, s InnerServer, f Flight, d handoff.D
 		}
 		return r.Error()
 	}
-	return errors.Join(dmtpserver.ErrDeferred, err, b.settle(ctx, f, func() error { return f.Defer(ctx, "the inner server did not take it now") }))
+	return errors.Join(dmtpserver.ErrDeferred, err, b.settle(ctx, f, func() error { return f.Defer(ctx, false, "the inner server did not take it now") }))
 }
 
 // give is the hand-off itself, within Patience.

@@ -97,7 +97,7 @@ func (f aFlight) End(ctx context.Context, r *Refusal) error {
 	return f.over(ctx, "accepted")
 }
 
-func (f aFlight) Defer(ctx context.Context, _ string) error { return f.over(ctx, "deferred") }
+func (f aFlight) Defer(ctx context.Context, _ bool, _ string) error { return f.over(ctx, "deferred") }
 
 func (f aFlight) over(ctx context.Context, how string) error {
 	if err := ctx.Err(); err != nil { // as a database does

@@ -94,7 +94,7 @@ func (v *Vault) BeginInbound(ctx context.Context, d *Draft, id InboundID, envelo
 		if record == nil {
 			return nil
 		}
-		return v.discardRecord(tx, toID(record)) // of the try that died
+		return v.endRecord(tx, toID(record)) // of the try that died: the archive keeps it, since it may have been handed over
 	})
 	if err != nil {
 		return InboundStatus{}, err
@@ -112,21 +112,31 @@ func (v *Vault) EndInbound(ctx context.Context, id InboundID, code int, status s
 	if code != 0 {
 		state, leaf = InboundRefused, LeafRefused
 	}
-	return v.endFlight(ctx, id, leaf, payload, now, func(tx *Tx) error {
+	return v.endFlight(ctx, id, leaf, code == 0, payload, now, func(tx *Tx) error {
 		return tx.exec(`UPDATE inbound SET state = ?, code = ?, status = ?, ended = ?, record = NULL, owner = NULL WHERE origin = ? AND message = ?`,
 			state, code, status, now.UnixMilli(), id.Origin, id.Message[:])
 	})
 }
 
-// DeferInbound ends a flight without an outcome: a later try starts afresh.
-func (v *Vault) DeferInbound(ctx context.Context, id InboundID, payload []byte, now time.Time) error {
-	return v.endFlight(ctx, id, LeafDeferred, payload, now, func(tx *Tx) error {
-		return tx.exec(`DELETE FROM inbound WHERE origin = ? AND message = ?`, id.Origin, id.Message[:])
-	})
+// DeferInbound ends a flight without an outcome: a later try starts afresh. Lost says that it may have been handed over all the same:
+// then the archive keeps it.
+func (v *Vault) DeferInbound(ctx context.Context, id InboundID, lost bool, payload []byte, now time.Time) error {
+	return v.endFlight(ctx, id, LeafDeferred, lost, payload, now, forgetFlight(id))
 }
 
-// endFlight writes the leaf, lets change do the rest, and ends the record.
-func (v *Vault) endFlight(ctx context.Context, id InboundID, t LeafType, payload []byte, now time.Time, change func(*Tx) error) error {
+// EndPassage ends a flight of plain mail, of which no copy comes under its id: crossed says that it was handed over, or may have been.
+func (v *Vault) EndPassage(ctx context.Context, id InboundID, t LeafType, crossed bool, payload []byte, now time.Time) error {
+	return v.endFlight(ctx, id, t, crossed, payload, now, forgetFlight(id))
+}
+
+func forgetFlight(id InboundID) func(*Tx) error {
+	return func(tx *Tx) error {
+		return tx.exec(`DELETE FROM inbound WHERE origin = ? AND message = ?`, id.Origin, id.Message[:])
+	}
+}
+
+// endFlight writes the leaf, lets change do the rest, and ends the record; the archive keeps it when it crossed.
+func (v *Vault) endFlight(ctx context.Context, id InboundID, t LeafType, crossed bool, payload []byte, now time.Time, change func(*Tx) error) error {
 	var b []byte
 	err := v.queryRow(ctx, `SELECT record FROM inbound WHERE origin = ? AND message = ? AND state = ? AND owner = ?`,
 		[]any{id.Origin, id.Message[:], InboundFlight, v.owner[:]}, &b)
@@ -156,7 +166,7 @@ func (v *Vault) endFlight(ctx context.Context, id InboundID, t LeafType, payload
 		if err := change(tx); err != nil {
 			return err
 		}
-		if t != LeafAccepted {
+		if !crossed {
 			return v.discardRecord(tx, r.ID)
 		}
 		return v.endRecord(tx, r.ID)
@@ -224,7 +234,7 @@ func (v *Vault) abandonSome(ctx context.Context, now time.Time) (int, error) {
 			if err := tx.exec(`DELETE FROM inbound WHERE origin = ? AND message = ?`, f.id.Origin, f.id.Message[:]); err != nil {
 				return err
 			}
-			if err := v.discardRecord(tx, f.record); err != nil {
+			if err := v.endRecord(tx, f.record); err != nil { // the archive keeps it: it may have been handed over
 				return err
 			}
 		}

@@ -406,7 +406,7 @@ func TestInbound(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin(3, made)
-	if err := f.DeferInbound(ctx, id(3), []byte("later"), made); err != nil {
+	if err := f.DeferInbound(ctx, id(3), false, []byte("later"), made); err != nil {
 		t.Fatal(err)
 	}
 	check("deferred", 3, vault.InboundStatus{})

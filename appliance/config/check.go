@@ -73,6 +73,7 @@ func (c *Config) Check() error {
 	c.Queue.check(k.at("queue."))
 	c.Audit.check(k.at("audit."))
 	c.Keys.check(k.at("keys."))
+	c.Archive.check(k.at("archive."))
 	c.checkHealth(k.at("health."))
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")

@@ -38,6 +38,7 @@ type Config struct {
 	Queue         Queue          `toml:"queue"`
 	Audit         Audit          `toml:"audit"`
 	Keys          Keys           `toml:"keys"`
+	Archive       Archive        `toml:"archive"`
 	Backup        Backup         `toml:"backup"`
 	Health        Health         `toml:"health"`
 	Log           Log            `toml:"log"`
@@ -336,11 +337,12 @@ func Default() *Config {
 			Workers: 20, PerDomain: 5, InFlight: 64 << 20,
 			MinFree: 256 << 20,
 		},
-		Audit:  Audit{Witnesses: []string{}},
-		Vault:  Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
-		Keys:   Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour, RotateSecondaryAfter: 365 * 24 * time.Hour, RemindPrimaryAfter: 3 * 365 * 24 * time.Hour},
-		Health: Health{Listen: "127.0.0.1:8026"},
-		Log:    Log{Format: "text", Level: "info"},
+		Audit:   Audit{Witnesses: []string{}},
+		Vault:   Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
+		Keys:    Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour, RotateSecondaryAfter: 365 * 24 * time.Hour, RemindPrimaryAfter: 3 * 365 * 24 * time.Hour},
+		Archive: Archive{Default: "mail", Continuity: true},
+		Health:  Health{Listen: "127.0.0.1:8026"},
+		Log:     Log{Format: "text", Level: "info"},
 	}
 }
 
@@ -465,6 +467,7 @@ func (c *Config) Resolve(folder string) {
 	}
 	c.Policy.Domains, c.Policy.Senders = lowerKeys(c.Policy.Domains), lowerKeys(c.Policy.Senders)
 	c.Alt.Domains = lowerKeys(c.Alt.Domains)
+	c.Archive.resolve()
 }
 
 func lowerKeys[V any](m map[string]V) map[string]V {

@@ -2,6 +2,7 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -15,11 +16,14 @@ import (
 // Store is a queue.Store on a vault.
 type Store struct {
 	Vault *vault.Vault
+	// Keep says what the archive keeps of a message, by its envelope and its header block; nil, and a nil answer: nothing. An error of
+	// it refuses the message.
+	Keep func(ctx context.Context, env queue.Envelope, header []byte) (func(vault.KeepRequest) (*vault.Keeping, error), error)
 }
 
 var (
 	_ queue.Store = Store{}
-	_ queue.Draft = draft{}
+	_ queue.Draft = &draft{}
 	_ queue.Entry = entry{}
 )
 
@@ -75,30 +79,69 @@ func (s Store) Begin(context.Context) (queue.Draft, error) {
 	if err != nil {
 		return nil, named(err)
 	}
-	return draft{s.Vault, d}, nil
+	return &draft{s: s, d: d, head: headReader{off: s.Keep == nil}}, nil
 }
 
 type draft struct {
-	v *vault.Vault
-	d *vault.Draft
+	s    Store
+	d    *vault.Draft
+	head headReader
 }
 
-func (d draft) Write(p []byte) (int, error) {
+func (d *draft) Write(p []byte) (int, error) {
+	d.head.write(p)
 	n, err := d.d.Write(p)
 	return n, named(err)
 }
 
-func (d draft) Discard() { d.d.Discard() }
+func (d *draft) Discard() { d.d.Discard() }
 
-func (d draft) Accept(ctx context.Context, envelope []byte, rows []queue.NewRow, now time.Time) (queue.Receipt, error) {
+// keep asks what the archive keeps.
+func (d *draft) keep(ctx context.Context, envelope []byte) error {
+	if d.s.Keep == nil {
+		return nil
+	}
+	env, err := queue.ParseEnvelope(envelope)
+	if err != nil {
+		return err
+	}
+	f, err := d.s.Keep(ctx, env, d.head.b)
+	d.d.Keep(f)
+	return err
+}
+
+// A headReader remembers a message's header block as it passes, up to maxHead octets.
+type headReader struct {
+	b   []byte
+	off bool
+}
+
+const maxHead = 256 << 10
+
+func (h *headReader) write(p []byte) {
+	if h.off {
+		return
+	}
+	from := max(0, len(h.b)-3)
+	h.b = append(h.b, p[:min(len(p), maxHead-len(h.b))]...)
+	if i := bytes.Index(h.b[from:], []byte("\r\n\r\n")); i >= 0 {
+		h.b, h.off = h.b[:from+i+2], true
+	}
+	h.off = h.off || len(h.b) == maxHead
+}
+
+func (d *draft) Accept(ctx context.Context, envelope []byte, rows []queue.NewRow, now time.Time) (queue.Receipt, error) {
 	list := make([]vault.NewRow, len(rows))
 	for i, r := range rows {
 		list[i] = vault.NewRow{Domain: r.Domain, Lane: r.Lane, Recipient: r.Recipient, State: uint8(r.State), Due: r.Due,
 			Detail: r.Detail, Payload: r.Leaf.Payload}
 	}
+	if err := d.keep(ctx, envelope); err != nil {
+		return queue.Receipt{}, named(err)
+	}
 	receipt := queue.Receipt{Record: d.d.ID().String()}
 	killpoint.Here(killpoint.AcceptBefore, d.d.ID())
-	ids, err := d.v.Accept(ctx, d.d, envelope, list, now)
+	ids, err := d.s.Vault.Accept(ctx, d.d, envelope, list, now)
 	if err != nil {
 		return queue.Receipt{}, named(err)
 	}

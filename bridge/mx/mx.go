@@ -33,7 +33,30 @@ type Domain struct {
 	// Down means that the domain's part of the gateway is not there now: mail is to come again.
 	Down  bool
 	Loops *handoff.LoopGuard // knows what goes round; nil: by its Received fields only
-	Hold  func() Held        // keeps a message while it is checked; needed where one is
+	Hold  func() Held        // keeps a message while it is checked or archived; needed where one is
+	Keep  Keeper             // the archive; nil: nothing is kept
+}
+
+// A Keeper takes each message into the archive before the inner server gets it.
+type Keeper interface {
+	// Keep seals a message and notes that it is in hand, in one durable commit; nil: it is not to be kept. An error means that it must
+	// wait: ErrFull, ErrArchive, or the storage's.
+	Keep(ctx context.Context, a Arrival, octets io.Reader) (Kept, error)
+}
+
+// An Arrival is what is known of a message beside its octets.
+type Arrival struct {
+	Hello string
+	Peer  netip.Addr
+	From  string // "" for the null reverse-path
+	To    []string
+	At    time.Time
+}
+
+// A Kept is a message between the archive and the inner server's answer.
+type Kept interface {
+	// End notes the answer: nil for accepted, else the error of the hand-off. Lost: nobody knows the answer.
+	End(ctx context.Context, err error, lost bool) error
 }
 
 // A Held is a message that waits to be checked. It is written, then read as often as one likes. Write's errors are ErrFull and

@@ -2,6 +2,8 @@ package mx
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"time"
@@ -28,7 +30,8 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 		s.server.log.LogAttrs(s.ctx, slog.LevelInfo, "field removed at hand-off", slog.String("msg", id), slog.String("field", c.Name), slog.Bool("signed", c.Signed))
 	}
 	top := append([]byte(s.server.Mark+": no\r\n"), s.domain.Loops.Mark(clean, s.to...)...)
-	if s.authenticated() || s.server.Scanner != nil {
+	var kept Kept
+	if s.authenticated() || s.server.Scanner != nil || s.domain.Keep != nil {
 		held := s.domain.Hold()
 		defer held.Close()
 		field, err := s.check(id, m, clean, held, r)
@@ -36,6 +39,9 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 			return smtpwire.Reply{}, err
 		}
 		top = append(top, field...)
+		if kept, err = s.keep(m, held); err != nil {
+			return smtpwire.Reply{}, err
+		}
 		if r, err = held.Reader(); err != nil {
 			return smtpwire.Reply{}, err
 		}
@@ -46,7 +52,34 @@ func (s *session) pass(id string, r io.Reader) (smtpwire.Reply, error) {
 	if !s.tx.EightBit() {
 		octets = sevenBit{octets}
 	}
-	return s.tx.Stream(s.ctx, octets)
+	reply, err := s.tx.Stream(s.ctx, octets)
+	if kept == nil {
+		return reply, err
+	}
+	return reply, s.end(id, kept, err)
+}
+
+// keep gives the archive the message as it came; nil: it is not kept.
+func (s *session) keep(m translate.Message, held Held) (Kept, error) {
+	if s.domain.Keep == nil {
+		return nil, nil
+	}
+	rest, err := held.Reader()
+	if err != nil {
+		return nil, err
+	}
+	a := Arrival{Hello: s.hello(), Peer: s.peer(), From: s.mail.From, To: s.to, At: s.server.Now()}
+	return s.domain.Keep.Keep(s.ctx, a, io.MultiReader(m.Reader(), rest))
+}
+
+// end notes what became of a message that the archive has. Where that fails the message is not sent again for it: its flight is closed
+// later, as one of which nobody knows.
+func (s *session) end(id string, kept Kept, err error) error {
+	lost := errors.Is(err, smtpwire.ErrUncertain)
+	if eerr := kept.End(context.WithoutCancel(s.ctx), err, lost); eerr != nil {
+		s.server.log.LogAttrs(s.ctx, slog.LevelError, "the archive could not note what became of a message: it keeps it", slog.String("msg", id), slog.Any("error", eerr))
+	}
+	return err
 }
 
 // sevenBit lets no octet above 127 pass.

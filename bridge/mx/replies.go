@@ -21,6 +21,7 @@ var (
 	errEightBit  = errors.New("mx: the inner server takes no octets above 127")
 	ErrFull      = errors.New("mx: no room to hold a message") // of Held
 	errDown      = errors.New("mx: nothing can be taken for the domain now")
+	ErrArchive   = errors.New("mx: the message must be kept, and cannot be")
 	errSlow      = errors.New("mx: the message comes in too slowly")
 )
 
@@ -48,6 +49,7 @@ var replies = []struct {
 	{handoff.ErrLoop, 554, 4, 6, "the message goes round: a loop"},
 	{errEightBit, 554, 6, 3, "the recipient's server takes no 8-bit message"},
 	{ErrFull, 452, 3, 1, "insufficient system storage"},
+	{ErrArchive, 451, 3, 5, "mail is archived here, and cannot be now: try again later"},
 	{scanner.ErrRejected, 550, 7, 1, "refused by the content scanner"},
 	{scanner.ErrQuarantined, 550, 7, 1, "refused by the content scanner"}, // there is nowhere to hold it
 	{scanner.ErrTooLarge, 552, 3, 4, "larger than the content scanner may be shown"},

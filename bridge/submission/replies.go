@@ -18,6 +18,7 @@ var (
 	ErrPolicy    = errors.New("submission: refused by policy")
 	ErrContent   = errors.New("submission: message cannot be processed")
 	ErrRecipient = errors.New("submission: no such recipient")
+	ErrArchive   = errors.New("submission: the message must be kept, and cannot be")
 )
 
 // replies is the one place where our errors become the client's words; first match wins. What is not here is 451 4.3.0, the
@@ -36,6 +37,7 @@ var replies = []struct {
 	{smtpwire.ErrTooLarge, 552, 3, 4, "message too large"},
 	{ErrTooLarge, 552, 3, 4, "message too large"},
 	{ErrFull, 452, 3, 1, "insufficient system storage"},
+	{ErrArchive, 451, 3, 5, "mail is to be archived here, and the archive has no key: try again later"},
 	{ErrBusy, 451, 3, 2, "busy, try again later"},
 	{ErrStopping, 451, 3, 2, "shutting down, try again later"},
 	{errStopping, 451, 3, 2, "shutting down, try again later"},

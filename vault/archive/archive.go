@@ -195,6 +195,7 @@ func (a *Archive) fits(ctx context.Context, k *escrow.Key, epochs []*escrow.Epoc
 // A Message is what the archive asks about a message that crosses.
 type Message struct {
 	Author     string   // "" for the null reverse-path
+	From       []string // addresses of the header's From, where they are not the author's
 	Recipients []string // all, Bcc among them
 	Custodians []string // those of ours among them: whose copies are kept
 	Class      uint16
@@ -419,6 +420,9 @@ func (t tokens) index(m Message) []vault.IndexEntry {
 			vault.IndexEntry{Token: t.domain(address[strings.LastIndexByte(address, '@')+1:]), Role: role})
 	}
 	add(m.Author, vault.RoleAuthor)
+	for _, f := range m.From {
+		add(f, vault.RoleAuthor)
+	}
 	for _, r := range m.Recipients {
 		add(r, vault.RoleRecipient)
 	}

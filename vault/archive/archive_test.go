@@ -175,7 +175,7 @@ func TestKeptInbound(t *testing.T) {
 	for n, end := range map[byte]func(id vault.InboundID) error{
 		0: func(id vault.InboundID) error { return w.v.EndInbound(t.Context(), id, 0, "", nil, w.now) },
 		1: func(id vault.InboundID) error { return w.v.EndInbound(t.Context(), id, 550, "5.1.1", nil, w.now) },
-		2: func(id vault.InboundID) error { return w.v.DeferInbound(t.Context(), id, nil, w.now) },
+		2: func(id vault.InboundID) error { return w.v.DeferInbound(t.Context(), id, false, nil, w.now) },
 	} {
 		d, err := w.v.NewDraft()
 		w.ok(err)
