@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"dimegate/dmtp/key"
 	"dimegate/dmtp/signet"
 )
 
@@ -83,6 +84,26 @@ func (k *Keeper) Admit(ctx context.Context, address string, request *signet.Sign
 		return nil, errors.New("trustful: the signet that was signed is not the one that was asked for")
 	}
 	return made, k.Store.Append(ctx, address, Generation{Number: len(all) + 1, Signet: made.Bytes(), Made: k.Now(), Held: true}, Keys{})
+}
+
+// TakeBack makes keys of ours for a user who has his himself, and lends his signing key for the one signature by which the new ones
+// follow: the trustful mode begins again. His encryption key stays his: mail that is still sealed to it is handed over unopened.
+// ErrCustody where the key is not that of his current signet, or that is ours already.
+func (k *Keeper) TakeBack(ctx context.Context, address string, signing key.Signing) (*signet.Signet, error) {
+	address, release, err := k.own(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	u, err := k.current(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	if !u.held || u.signet.SigningKey() != signing.Public() {
+		return nil, ErrCustody
+	}
+	u.signing = &signing
+	return k.make(ctx, address, u.number+1, &u)
 }
 
 // own returns the normal form of an address of ours that is a mailbox, locked.

@@ -103,9 +103,27 @@ func TestCautious(t *testing.T) {
 	if _, err := bravo.keeper.Open(t.Context(), early); !errors.Is(err, trustful.ErrStaleSignet) {
 		t.Errorf("mail to a key that was destroyed: %v", err)
 	}
-	if l, _, err := send(s2); err != nil || !l.Sealed {
+	l, late, err := send(s2)
+	if err != nil || !l.Sealed {
 		t.Errorf("after the grace: %+v, %v", l, err)
 	}
+	if _, err := bravo.keeper.TakeBack(t.Context(), bob, own.Signing); !errors.Is(err, trustful.ErrCustody) {
+		t.Errorf("back by a key from before: %v", err)
+	}
+	s3, err := bravo.keeper.TakeBack(t.Context(), bob, next.Signing)
+	if err != nil || s3.VerifyCustody(s2) != nil {
+		t.Fatal(err)
+	}
+	if l, _, err := send(s3); err != nil || l.Sealed || l.Author != "alice@alpha.example" {
+		t.Errorf("after he came back: %+v, %v", l, err)
+	}
+	if l, err := bravo.keeper.Open(t.Context(), late); err != nil || !l.Sealed || !l.Retired {
+		t.Errorf("mail to his own key, after he came back: %+v, %v", l, err)
+	}
+	if _, err := bravo.keeper.TakeBack(t.Context(), bob, next.Signing); !errors.Is(err, trustful.ErrCustody) {
+		t.Errorf("back a second time: %v", err)
+	}
+	rotate(t, bravo, bob, 1)
 }
 
 // TestAdmitRefuses has what a request may lack.

@@ -91,7 +91,8 @@ type user struct {
 	number  int
 	signet  *signet.Signet
 	made    time.Time
-	held    bool // his private keys are his own
+	held    bool         // his private keys are his own
+	signing *key.Signing // of one that is held, lent by the user: see TakeBack
 }
 
 // Enrol returns the current signet of one of our addresses, and makes its keys when it has none: once, whoever else asks
@@ -142,7 +143,7 @@ func (k *Keeper) current(ctx context.Context, address string) (user, error) {
 		return user{mailbox: mailbox, number: g.Number}, ErrNoUser
 	}
 	s, err := k.signetFor(ctx, address, g)
-	return user{address, mailbox, g.Number, s, g.Made, g.Held}, err
+	return user{address, mailbox, g.Number, s, g.Made, g.Held, nil}, err
 }
 
 // organization returns the current organisational signet of one of our domains.
@@ -167,6 +168,9 @@ func (k *Keeper) make(ctx context.Context, address string, number int, previous 
 	defer pair.Destroy()
 	custodian := (*key.Signing)(nil)
 	if previous != nil {
+		custodian = previous.signing
+	}
+	if previous != nil && !previous.held {
 		old, err := k.Store.Signing(ctx, address, previous.number)
 		if err != nil {
 			return nil, err

@@ -116,7 +116,7 @@ func (k *Keeper) addressed(ctx context.Context, address string, crypto signet.Fi
 			return user{}, false, ErrStaleSignet
 		}
 		s, err = k.signetFor(ctx, address, g)
-		return user{address, mailbox, g.Number, s, g.Made, g.Held}, !g.Current(), err
+		return user{address, mailbox, g.Number, s, g.Made, g.Held, nil}, !g.Current(), err
 	}
 	return user{}, false, ErrStaleSignet
 }

@@ -79,6 +79,7 @@ var Table = map[string]Rule{
 	"keys enable":        {Roles: []Role{Security}},
 	"keys vouch":         {Roles: []Role{Security}},
 	"keys sign-request":  {Roles: []Role{Security}},
+	"keys take-back":     {Roles: []Role{Security}},
 	"keys schedule":      {Roles: []Role{Operator, Security, Auditor}},
 	"keys tls":           {Roles: []Role{Operator, Security}},
 

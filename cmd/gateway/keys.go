@@ -48,6 +48,7 @@ var keysCommand = command{
 		keysEnableCommand,
 		keysVouchCommand,
 		keysSignRequestCommand,
+		keysTakeBackCommand,
 		keysScheduleCommand,
 		keysTLSCommand,
 		keysPrimaryCommand,

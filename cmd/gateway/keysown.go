@@ -39,6 +39,13 @@ var (
 	}
 )
 
+var keysTakeBackCommand = command{
+	name: "take-back", summary: "make keys of the gateway's for a user who has his own, with custody by these; it is logged",
+	usage:   "[--config FILE] --for ADDRESS --keys FILE",
+	example: "gateway keys take-back --for alice@example.org --keys alice.key",
+	run:     runKeysTakeBack,
+}
+
 // An ownKeys is what both commands are given.
 type ownKeys struct {
 	address string
@@ -160,6 +167,49 @@ func runKeysSignRequest(ctx context.Context, std stdio, flags *flag.FlagSet, arg
 		ID     string `json:"id"`
 		Signet string `json:"signet"`
 	}{o.address, id.String(), made.Base64()})
+}
+
+func runKeysTakeBack(ctx context.Context, std stdio, flags *flag.FlagSet, args []string) error {
+	path := flags.String("config", defaultConfig, "configuration `FILE`")
+	address := flags.String("for", "", "the user's `ADDRESS`")
+	keys := flags.String("keys", "", "the user's private key `FILE`, which he lends for one signature; nothing of it is kept")
+	rest, err := parse(flags, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 || *address == "" {
+		return usagef("keys take-back: give --for ADDRESS and --keys FILE")
+	}
+	c, v, err := openSealed(ctx, *path)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	pair, err := readPair(std, "keys", *keys)
+	if err != nil {
+		return err
+	}
+	defer pair.Destroy()
+	layer, err := keystore.Layer(c.Alt)
+	if err != nil {
+		return err
+	}
+	keeper, err := trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: v.Vault}, Organization: keystore.Organization{Vault: v.Vault},
+		Grace: c.Keys.Grace, Separator: c.SeparatorOf, Layer: layer, Now: time.Now})
+	if err != nil {
+		return err
+	}
+	made, err := keeper.TakeBack(ctx, *address, pair.Signing)
+	switch {
+	case errors.Is(err, trustful.ErrCustody):
+		return fmt.Errorf("%s: this is not the key of his current signet, or that is the gateway's already: \"gateway keys show\" tells", *address)
+	case errors.Is(err, trustful.ErrAddress), errors.Is(err, trustful.ErrNotOurs):
+		return usagef("--for: %q: %w", *address, err)
+	case err != nil:
+		return err
+	}
+	_, err = std.out.Write(made.Armored())
+	return err
 }
 
 // writeOut writes to a file, or to standard output where none is named.

@@ -45,6 +45,7 @@ var operands = map[string][]string{
 	"case close":    {"--closing", "absent", vault.RandomID().String()},
 	"archive erase": {"--reason", "x", "nobody@x.example"},
 	"keys vouch":    {"--for", "a@x.example", "none.request"}, "keys sign-request": {"--for", "a@x.example", "none.request"},
+	"keys take-back": {"--for", "a@x.example", "--keys", "none.key"},
 	"queue route":    {"--to", "usual", "nobody"},
 	"policy explain": {"--from", "a@x.example", "--to", "b@y.example"}, "policy replay": {"--since", "1h", "--with", "CONFIG"},
 	"keys disable": {"--why", "x", "nobody@x.example"}, "keys enable": {"--why", "x", "nobody@x.example"},

@@ -72,6 +72,12 @@ func TestCautious(t *testing.T) {
 		t.Errorf("what he sent in clear: %s", notice)
 	}
 
+	c.run(1, "keys", "take-back", "--config", w.bravo.Config, "--for", fresh, "--keys", c.path("m1.key"))
+	c.run(0, "keys", "take-back", "--config", w.bravo.Config, "--for", fresh, "--keys", c.path("m2.key"))
+	if got := c.comes(func() { c.submit(w.Bravo.DX, fresh, sender, "as before") }); !strings.Contains(got, "X-DIME: yes; author="+fresh) {
+		t.Errorf("what he sends after he came back: %.300q", got)
+	}
+
 	var log struct{ Leaves map[string]int }
 	if err := json.Unmarshal([]byte(c.run(0, "audit", "verify", "--json", "--config", w.bravo.Config)), &log); err != nil {
 		t.Fatal(err)
