@@ -25,7 +25,7 @@ func TestCaseStation(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, text := range []string{"the merger closes", "lunch", "the merger closes"} {
-		e, err := json.Marshal(bridge.Arrival{Author: "sender@example.net", Recipient: "alice@example.org", ReturnPath: "sender@example.net", At: time.Now()})
+		e, err := json.Marshal(bridge.Arrival{Origin: "b.example", Author: "sender@example.net", Recipient: "alice@example.org", ReturnPath: "sender@example.net", At: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestCaseStation(t *testing.T) {
 func TestCaseStationKilled(t *testing.T) {
 	const messages = 600
 	w := testcase.New(t)
-	e, err := json.Marshal(bridge.Arrival{Author: "sender@example.net", Recipient: "alice@example.org", ReturnPath: "sender@example.net", At: time.Now()})
+	e, err := json.Marshal(bridge.Arrival{Origin: "b.example", Author: "sender@example.net", Recipient: "alice@example.org", ReturnPath: "sender@example.net", At: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/smtp"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -78,7 +81,7 @@ func keepMail(ctx context.Context, v *vault.Vault, a *archive.Archive, from, to 
 	if _, err := fmt.Fprintf(d, "From: %s\r\nTo: %s\r\nSubject: about %s\r\n\r\n%s\r\n", from, to, strings.Fields(text)[0], text); err != nil {
 		return err
 	}
-	envelope, err := json.Marshal(bridge.Arrival{Author: from, Recipient: to, ReturnPath: from, At: now})
+	envelope, err := json.Marshal(bridge.Arrival{Origin: "b.example", Author: from, Recipient: to, ReturnPath: from, At: now})
 	if err != nil {
 		return err
 	}
@@ -100,4 +103,36 @@ func setVar(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s: not in the output, or no group", args[1])
 	}
 	ts.Setenv(args[0], m[1])
+}
+
+// smtpCommand is the scripts' "smtp ADDRESS FROM TO TEXT...": hands a message for each text to the submission listener of a gateway.
+func smtpCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 4 {
+		ts.Fatalf("usage: smtp ADDRESS FROM TO TEXT...")
+	}
+	for _, text := range args[3:] {
+		octets := fmt.Sprintf("From: <%s>\r\nTo: <%s>\r\nSubject: about %s\r\nMessage-ID: <%s@a.example>\r\nDate: Mon, 05 Jan 2026 10:00:00 +0000\r\n\r\n%s\r\n",
+			args[1], args[2], strings.Fields(text)[0], strings.Fields(text)[0], text)
+		ts.Check(sendPlain(args[0], args[1], args[2], octets))
+	}
+}
+
+// sendPlain is smtp.SendMail without STARTTLS: nobody vouches for a test's certificate.
+func sendPlain(address, from, to, octets string) error {
+	c, err := smtp.Dial(address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := errors.Join(c.Mail(from), c.Rcpt(to)); err != nil {
+		return err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, octets); err != nil {
+		return err
+	}
+	return errors.Join(w.Close(), c.Quit())
 }

@@ -243,7 +243,7 @@ func keepOne(ctx context.Context, v *vault.Vault, a *archive.Archive, i int, at 
 	if _, err := d.Write(labMessage(i)); err != nil {
 		return err
 	}
-	envelope, err := json.Marshal(bridge.Arrival{Author: labParty, Recipient: labCustodian, ReturnPath: labParty, At: at})
+	envelope, err := json.Marshal(bridge.Arrival{Origin: "b.example", Author: labParty, Recipient: labCustodian, ReturnPath: labParty, At: at})
 	if err != nil {
 		return err
 	}
