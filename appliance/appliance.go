@@ -281,7 +281,7 @@ func (a *Appliance) makeSubmission() error {
 			return fmt.Errorf("submission.auth_file: %s: %w", s.AuthFile, err)
 		}
 	}
-	a.submission = submission.New(c, acceptor{a.tenants, a.scanners.outbound}, a.Log)
+	a.submission = submission.New(c, acceptor{a.tenants, a.scanners.outbound, a.journalist(a.tenants)}, a.Log)
 	return nil
 }
 

@@ -60,7 +60,7 @@ func (a *archivist) fault() error {
 // A crossing is a message on its way: who wrote it, as far as is known, the likeliest first, and all of its recipients.
 type crossing struct{ from, to []string }
 
-var directions = map[vault.Kind]string{vault.Outbound: "out", vault.Inbound: "in"}
+var directions = map[vault.Kind]string{vault.Outbound: "out", vault.Inbound: "in", vault.Internal: "internal"}
 
 // keep is what makes a message's record an archived one; nil when it is not to be kept. archive.ErrNoKey: it must wait.
 func (a *archivist) keep(ctx context.Context, way vault.Kind, m crossing) (keepFunc, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"dimegate/bridge/handoff"
@@ -14,6 +15,7 @@ import (
 	"dimegate/bridge/submission"
 	"dimegate/bridge/translate"
 	"dimegate/internal/killpoint"
+	"dimegate/vault"
 	"dimegate/vault/archive"
 )
 
@@ -21,6 +23,7 @@ import (
 type acceptor struct {
 	tenants tenants
 	scanner *scanner.Scanner // nil: nobody looks
+	journal *journalist
 }
 
 // bodies and returns are RFC 6152's, 3030's and 3461's keywords; what was not said is the zero value.
@@ -44,12 +47,9 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 		}
 		e.Recipients = append(e.Recipients, r)
 	}
-	t, body, err := a.tenants.sender(env, body)
-	if err == nil {
-		err = a.accept(ctx, t, env, e, body)
-	}
+	err := a.route(ctx, env, e, body)
 	switch {
-	case errors.Is(err, queue.ErrFull):
+	case errors.Is(err, queue.ErrFull), errors.Is(err, vault.ErrFull):
 		return errors.Join(submission.ErrFull, err)
 	case errors.Is(err, queue.ErrEnvelope):
 		return errors.Join(submission.ErrContent, err)
@@ -57,6 +57,31 @@ func (a acceptor) Accept(ctx context.Context, env submission.Envelope, body io.R
 		return errors.Join(submission.ErrArchive, err)
 	}
 	return err
+}
+
+// route gives a message to the queue of its tenant, and what is for the journal to the archive, before it goes to anyone else.
+func (a acceptor) route(ctx context.Context, env submission.Envelope, e queue.Envelope, body io.Reader) error {
+	if slices.ContainsFunc(env.To, func(r submission.Recipient) bool { return a.journal.is(r.Address) }) {
+		octets, done, err := a.journal.read(ctx, body)
+		if err != nil {
+			return err
+		}
+		defer done()
+		if err := a.journal.archive(ctx, env, octets); err != nil {
+			return err
+		}
+		env.To = slices.DeleteFunc(slices.Clone(env.To), func(r submission.Recipient) bool { return a.journal.is(r.Address) })
+		e.Recipients = slices.DeleteFunc(e.Recipients, func(r queue.Recipient) bool { return a.journal.is(r.Address) })
+		if len(env.To) == 0 {
+			return nil
+		}
+		body = bytes.NewReader(octets)
+	}
+	t, body, err := a.tenants.sender(env, body)
+	if err != nil {
+		return err
+	}
+	return a.accept(ctx, t, env, e, body)
 }
 
 // notifier hands notices to the sender's own mail server, with the null reverse-path. A stranger's, whose mail was forwarded on,

@@ -9,8 +9,11 @@ import (
 
 // Archive is the [archive] table: what is kept of the mail that crosses, sealed to the officers of the escrow key.
 type Archive struct {
-	Keep       bool          `toml:"keep"`       // default false: it needs an escrow key, see "gateway escrow"
-	Default    string        `toml:"default"`    // the class of what no rule speaks of, or none; default mail
+	Keep    bool   `toml:"keep"`    // default false: it needs an escrow key, see "gateway escrow"
+	Default string `toml:"default"` // the class of what no rule speaks of, or none; default mail
+	// JournalAddress is where the inner mail servers send Exchange's journal reports: archived, and not sent on.
+	JournalAddress string `toml:"journal_address"` // default none
+
 	Continuity bool          `toml:"continuity"` // users' encryption keys are sealed to the continuity key, once there is one; default true
 	Classes    []Class       `toml:"class"`      // default: one, 1, mail, 87600h
 	Rules      []ArchiveRule `toml:"rule"`       // the first that fits says the class; default none
@@ -25,7 +28,7 @@ type Class struct {
 
 // An ArchiveRule is one [[archive.rule]] table. What is empty fits everything.
 type ArchiveRule struct {
-	Direction string `toml:"direction"` // out or in
+	Direction string `toml:"direction"` // out, in, or internal
 	From      string `toml:"from"`      // an address or a domain: of the author, or of the reverse-path
 	To        string `toml:"to"`        // an address or a domain: of any recipient; where class is none, of all
 	Class     string `toml:"class"`     // the name of a class, or none: it is not kept
@@ -41,6 +44,7 @@ func (a *Archive) resolve() {
 	if len(a.Classes) == 0 {
 		a.Classes = []Class{{1, "mail", 87600 * time.Hour}}
 	}
+	a.JournalAddress = strings.ToLower(a.JournalAddress)
 	for i := range a.Rules {
 		r := &a.Rules[i]
 		r.From, r.To = strings.ToLower(r.From), strings.ToLower(r.To)
@@ -65,12 +69,17 @@ func (a *Archive) check(k checker) {
 		within(k, "retention", c.Retention, 24*time.Hour, maxRetention)
 		numbers[c.Number], names = true, append(names, c.Name)
 	}
+	if local, domain, ok := strings.Cut(a.JournalAddress, "@"); a.JournalAddress != "" && (!ok || local == "" || !isDomain(domain)) {
+		k.bad("journal_address", "%q is no address", a.JournalAddress)
+	} else if ok && !a.Keep {
+		k.bad("journal_address", "nothing is kept while archive.keep is false: reports to %s would be lost", a.JournalAddress)
+	}
 	known := append([]string{NoClass}, names...)
 	oneOf(k, "default", a.Default, known...)
 	for i, r := range a.Rules {
 		k := k.at("rule[%d].", i+1)
 		oneOf(k, "class", r.Class, known...)
-		oneOf(k, "direction", r.Direction, "", "out", "in")
+		oneOf(k, "direction", r.Direction, "", "out", "in", "internal")
 		for key, who := range map[string]string{"from": r.From, "to": r.To} {
 			if who != "" && !isDomain(who[strings.LastIndexByte(who, '@')+1:]) {
 				k.bad(key, "%q is neither an address nor a domain", who)
@@ -80,7 +89,7 @@ func (a *Archive) check(k checker) {
 }
 
 // ClassOf is the class of a message, by who wrote it (author and reverse-path) and to whom, and whether it is kept at all. Direction
-// is "out" or "in". The table is resolved and checked.
+// is "out", "in" or, of what a journal told of, "internal". The table is resolved and checked.
 func (a *Archive) ClassOf(direction string, from, to []string) (Class, bool) {
 	name := a.Default
 	if i := slices.IndexFunc(a.Rules, func(r ArchiveRule) bool { return r.fits(direction, from, to) }); i >= 0 {

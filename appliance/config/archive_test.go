@@ -90,3 +90,17 @@ func TestArchiveFaults(t *testing.T) {
 		}
 	}
 }
+
+func TestJournalAddress(t *testing.T) {
+	for want, text := range map[string]string{
+		"":                "[archive]\nkeep = true\njournal_address = \"J@a.example\"\n",
+		"nothing is kept": "[archive]\njournal_address = \"j@a.example\"\n",
+		"is no address":   "[archive]\nkeep = true\njournal_address = \"a.example\"\n",
+		"policy.journal":  "[archive]\nkeep = true\njournal_address = \"J@a.example\"\n[policy]\njournal = [\"j@A.example\"]\n",
+	} {
+		c, err := archiveOf(t, text)
+		if want == "" && (err != nil || c.Archive.JournalAddress != "j@a.example") || want != "" && (err == nil || !strings.HasPrefix(err.Error(), "archive.journal_address: ") || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

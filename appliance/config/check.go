@@ -74,6 +74,9 @@ func (c *Config) Check() error {
 	c.Audit.check(k.at("audit."))
 	c.Keys.check(k.at("keys."))
 	c.Archive.check(k.at("archive."))
+	if a := c.Archive.JournalAddress; slices.Contains(c.Policy.Journal, a) {
+		k.bad("archive.journal_address", "%s is in policy.journal, too: its reports leave to an archive outside, or are archived here", a)
+	}
 	c.checkHealth(k.at("health."))
 	oneOf(k, "log.format", c.Log.Format, "text", "json")
 	oneOf(k, "log.level", c.Log.Level, "debug", "info", "warn", "error")
