@@ -129,6 +129,7 @@ var ofMbsync = regexp.MustCompile(`(?m)^X-TUID: .{12}\n`)
 
 // TestMbsync pulls the case with mbsync, and then has it push what a careless reader did to his copy.
 func TestMbsync(t *testing.T) {
+	t.Parallel()
 	testpeer.Require(t, "mbsync")
 	s := &items{}
 	for _, m := range awkward(t).octets {

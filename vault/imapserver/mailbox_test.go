@@ -483,6 +483,7 @@ func TestLogin(t *testing.T) {
 }
 
 func TestCredentialExpires(t *testing.T) {
+	t.Parallel()
 	s := &items{}
 	s.add([]byte("Subject: x\r\n\r\nx\r\n"))
 	f := newMailbox(t, s, time.Hour).start(t)
@@ -502,6 +503,7 @@ func TestCredentialExpires(t *testing.T) {
 }
 
 func TestCaseExpires(t *testing.T) {
+	t.Parallel()
 	f := newMailbox(t, &items{}, 2*time.Second).start(t)
 	c := f.login(t)
 	c.must("SELECT INBOX")
