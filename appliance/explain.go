@@ -31,7 +31,7 @@ func OpenExplainer(ctx context.Context, c *config.Config, o Options) (_ *Explain
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	t := &tenant{gateway: &gateway{Options: o, config: c}, config: c}
+	t := &tenant{gateway: &gateway{Options: o, config: c.Whole()}, config: c}
 	e := &Explainer{t: t}
 	defer func() {
 		if err != nil {

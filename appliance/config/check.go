@@ -123,6 +123,11 @@ func (c *Config) checkOrganizations(k checker) {
 			k.bad("vault", "there is no [vault.own.%q]: make that table, empty for its defaults, or leave vault out", o.Vault)
 		}
 		networks(k, "networks", o.Networks)
+		for _, p := range o.Prefixes() {
+			if !c.Submission.letsIn(p) {
+				k.bad("networks", "%s may not send at all: list it in submission.networks, too", p)
+			}
+		}
 		if len(o.Users) > 0 && c.Submission.AuthFile == "" {
 			k.bad("users", "submission.auth_file is not set: nobody could be one of them")
 		}
@@ -132,6 +137,11 @@ func (c *Config) checkOrganizations(k checker) {
 		address(k, "inner", o.Inner)
 		oneOf(k, "policy", o.Policy, "experimental", "mixed", "strict")
 	}
+}
+
+// letsIn tells whether somebody at an address of a prefix may get in: by the network, or by what it shows.
+func (s *Submission) letsIn(p netip.Prefix) bool {
+	return s.AuthFile != "" || len(s.CertificateNames)+len(s.Tenants) > 0 || slices.ContainsFunc(s.Prefixes(), p.Overlaps)
 }
 
 func (s *Submission) check(k checker) {

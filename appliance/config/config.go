@@ -42,6 +42,8 @@ type Config struct {
 	Backup        Backup         `toml:"backup"`
 	Health        Health         `toml:"health"`
 	Log           Log            `toml:"log"`
+
+	whole *Config `toml:"-"` // of the view of a tenant; see Tenants
 }
 
 // An Organization is one [[organization]] table: some domains that share a mail server.

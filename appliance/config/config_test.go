@@ -161,6 +161,7 @@ func TestLoad(t *testing.T) {
 		"one seal for two":       {two + "[vault.host_seal]\nkey_file = \"/k\"\n[vault.own.a.signing_seal]\nkey_file = \"/k\"\n", []string{"vault.own.a.signing_seal.key_file: is vault.host_seal.key_file, too"}},
 		"witness of a vault":     {two + "[vault.own.a]\nwitnesses = [\"x\"]\n", []string{"vault.own.a.witnesses[1]: is not \"URL KEY\""}},
 		"users without a file":   {org + "users = [\"ann\"]\n", []string{"organization[1].users: submission.auth_file is not set"}},
+		"networks of nobody":     {org + "networks = [\"192.0.2.1\"]\n", []string{"organization[1].networks: 192.0.2.1/32 may not send at all: list it in submission.networks"}},
 		"networks of one":        {org + "networks = [\"here\"]\n", []string{"organization[1].networks: \"here\" is neither"}},
 		"one seal for both":      {org + "[vault.host_seal]\nkey_file = \"k\"\n[vault.signing_seal]\nkey_file = \"k\"\n", []string{"vault.signing_seal.key_file: is vault.host_seal.key_file, too"}},
 		"a credential's path":    {org + "[vault.host_seal]\ncredential = \"a/b\"\n", []string{"vault.host_seal.credential: is a name"}},
@@ -240,6 +241,9 @@ witnesses = ["https://v.example v+1+x"]
 		if tt.got != tt.want {
 			t.Errorf("%s: %q, want %q", tt.what, tt.got, tt.want)
 		}
+	}
+	if all[1].Whole() != c || c.Whole() != c {
+		t.Error("a view is not of the whole")
 	}
 	if !all[1].Serves("Third.example") || all[1].Serves("example.org") || own.CheckSeals != first.CheckSeals {
 		t.Error("the view is of another")

@@ -51,9 +51,17 @@ func (c *Config) Tenants() []*Config {
 	return all
 }
 
+// Whole is the configuration that a view is of, with all organisations; that of no view is itself.
+func (c *Config) Whole() *Config {
+	if c.whole != nil {
+		return c.whole
+	}
+	return c
+}
+
 func (c *Config) tenant(vault string) *Config {
 	view := *c
-	view.Organizations = nil
+	view.whole, view.Organizations = c.Whole(), nil
 	view.Vault.Own = nil
 	if own, ok := c.Vault.Own[vault]; ok {
 		view.Vault = Vault{Name: vault, Folder: own.Folder, HostSeal: own.HostSeal, SigningSeal: own.SigningSeal, CheckSeals: c.Vault.CheckSeals}
