@@ -124,6 +124,15 @@ func (v *visit) missed() {
 	t.hour.level += float64(v.g.l.MissCost - 1)
 }
 
+// knew gives the last look-up back: who asked for a signet by its fingerprint, and had it right, learnt no name.
+func (v *visit) knew() {
+	v.g.mu.Lock()
+	defer v.g.mu.Unlock()
+	t := v.g.tally(v.prefix)
+	t.minute.level = max(0, t.minute.level-1)
+	t.hour.level = max(0, t.hour.level-1)
+}
+
 // mayAsk takes one verification call-back from the prefix's allowance.
 func (v *visit) mayAsk() bool {
 	v.g.mu.Lock()

@@ -50,6 +50,14 @@ func TestLimits(t *testing.T) {
 			c.ask("SGNT <b.example>", "450 ACCESS DENIED - TRY LATER")
 			dialTLS(c.tb, r.single).ask("VRFY <b.example> ["+fpOf(c.tb, w.bSignet, signet.ID)+"]", "450")
 		}},
+		"a fingerprint that is right is free": {func(c *Config) { c.Limits.LookupsMin = 10 }, func(c *wire, _ *running) {
+			for range 20 {
+				c.ask("SGNT <b.example> ["+fpOf(c.tb, w.bSignet, signet.ID)+"]", "270")
+			}
+			c.ask("SGNT <b.example> ["+fpOf(c.tb, w.bSignet, signet.ID)[1:]+"A]", "576")
+			c.ask("SGNT <b.example> ["+fpOf(c.tb, w.bSignet, signet.ID)[1:]+"A]", "576")
+			c.ask("SGNT <b.example> ["+fpOf(c.tb, w.bSignet, signet.ID)+"]", "450")
+		}},
 		"unknown names are dear": {func(c *Config) { c.Limits.LookupsMin = 10 }, func(c *wire, _ *running) {
 			c.ask("SGNT <x@b.example>", "576")
 			c.ask("SGNT <y@b.example>", "576")

@@ -71,6 +71,7 @@ func (ss *session) sgnt(ctx context.Context, c dmtp.Sgnt) (dmtp.Reply, error) {
 		if found, err = chain[i].Cut(form); err != nil {
 			return dmtp.Reply{}, err
 		}
+		ss.v.knew()
 	}
 	return ss.warn(ctx, c.Name, dmtp.Reply{Code: kind(c.Name, 270, 280), Text: "OK [" + found.Base64() + "]"}), nil
 }
