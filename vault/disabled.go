@@ -68,10 +68,10 @@ func (v *Vault) attestUser(tx *Tx, t LeafType, address, by, why string, now time
 	return v.attestKey(tx, t, subject, Label(t.String(), address, by, why), now)
 }
 
-// destroyAll ends every key that an address has, the current one with them. Early: before what backups reckon with.
+// destroyAll ends every key that we have of an address, the current one with them; not those that its user has himself. Early: before what backups reckon with.
 func (v *Vault) destroyAll(tx *Tx, address string, now time.Time, early bool) error {
 	var list []UserKey
-	err := tx.queryRows(`SELECT `+userColumns+` FROM user_keys WHERE address = ? AND destroyed = 0 ORDER BY number`, []any{address}, func(s scanner) error {
+	err := tx.queryRows(`SELECT `+userColumns+` FROM user_keys WHERE address = ? AND destroyed = 0 AND held = 0 ORDER BY number`, []any{address}, func(s scanner) error {
 		u, err := scanUser(s)
 		list = append(list, u)
 		return err
@@ -101,7 +101,7 @@ func (v *Vault) destroyAll(tx *Tx, address string, now time.Time, early bool) er
 func (v *Vault) destroyDisabled(tx *Tx, before, now time.Time) (int, error) {
 	var list []string
 	err := tx.queryRows(`SELECT DISTINCT d.address FROM disabled d JOIN user_keys k ON k.address = d.address
-		WHERE d.since < ? AND k.destroyed = 0 LIMIT ?`, []any{before.UnixMilli(), destroyBatch}, func(s scanner) error {
+		WHERE d.since < ? AND k.destroyed = 0 AND k.held = 0 LIMIT ?`, []any{before.UnixMilli(), destroyBatch}, func(s scanner) error {
 		var a string
 		err := s.Scan(&a)
 		list = append(list, a)

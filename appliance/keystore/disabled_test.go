@@ -1,11 +1,14 @@
 package keystore_test
 
 import (
+	"crypto/rand"
 	"errors"
 	"testing"
 	"time"
 
 	"dimegate/appliance/keystore"
+	"dimegate/dmtp/key"
+	"dimegate/dmtp/signet"
 	"dimegate/trustful"
 	"dimegate/vault"
 )
@@ -78,6 +81,32 @@ func TestDisabled(t *testing.T) {
 	if err := c.Run(ctx); err != nil || c.Users != 1 {
 		t.Errorf("%+v, %v", c.Checked, err)
 	}
+}
+
+// TestDisabledCautious: keys that a user has himself are nobody's to destroy; he has no signet while he is disabled.
+func TestDisabledCautious(t *testing.T) {
+	ctx, now := t.Context(), made
+	h := newHouse(t, "b.test", &now, map[string]*house{})
+	const bob = "bob@b.test"
+	pair, err := key.GeneratePair(rand.Reader)
+	check(t, err)
+	request, err := signet.NewRequest(pair, signet.RequestDetails{})
+	check(t, err)
+	own, err := h.keeper.Admit(ctx, bob, request)
+	check(t, err)
+	check(t, h.vault.DisableUser(ctx, bob, true, "anna", "left", now))
+	if _, err := h.keeper.Current(ctx, bob); !errors.Is(err, trustful.ErrDisabled) {
+		t.Errorf("disabled: %v", err)
+	}
+	now = now.Add(trustful.MinGrace + day)
+	if n, err := h.keeper.Sweep(ctx); n != 0 || err != nil {
+		t.Errorf("%d destroyed, %v", n, err)
+	}
+	check(t, h.vault.EnableUser(ctx, bob, "anna", "is back", now))
+	if s, err := h.keeper.Current(ctx, bob); err != nil || s.SigningKey() != own.SigningKey() {
+		t.Errorf("enabled: %v", err)
+	}
+	checkLeavesOf(t, h.vault, map[vault.LeafType]int{vault.LeafKeyDestroyed: 0, vault.LeafUserDisabled: 1, vault.LeafUserEnabled: 1})
 }
 
 // checkLeavesOf counts leaves by type.

@@ -108,7 +108,7 @@ func runBackupVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []st
 	if *asJSON {
 		return json.NewEncoder(std.out).Encode(r)
 	}
-	key := "its key is not there: the domains' primary and encryption keys come back with it, users' keys do not"
+	key := "its key is not there: the domains' primary and encryption keys come back with it, users' keys and the archive's do not"
 	if r.Key {
 		key = "its key opens all of them, until " + r.KeyDies.Format(time.DateOnly)
 	}
@@ -118,7 +118,7 @@ func runBackupVerify(ctx context.Context, std stdio, fs *flag.FlagSet, args []st
 
 func runBackupRestore(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
 	path := fs.String("config", defaultConfig, "configuration `FILE`")
-	noKeys := fs.Bool("without-keys", false, "restore a backup whose key has died: every user gets new keys, which others will ask about")
+	noKeys := fs.Bool("without-keys", false, "restore a backup whose key has died: every user gets new keys, which others will ask about, and archived mail opens no more")
 	asJSON := fs.Bool("json", false, "print JSON")
 	file, c, err := backupLine(ctx, fs, path, args)
 	if err != nil {
@@ -149,7 +149,7 @@ func restoreFault(c *config.Config, err error) error {
 	case errors.Is(err, fs.ErrExist):
 		return refusedError{fmt.Errorf("%s is there: a restore writes over nothing: move it away first", c.Vault.Folder)}
 	case errors.Is(err, backup.ErrNoKey):
-		return fmt.Errorf("%w: restore a younger backup, or bring the key back; --without-keys restores everything but users' keys", err)
+		return fmt.Errorf("%w: restore a younger backup, or bring the key back; --without-keys restores the rest, without users' keys and without a way into the archive", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: bring the folder's files back: without the ledger what was erased would return", err)
 	}
