@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/smtp"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -135,4 +136,30 @@ func sendPlain(address, from, to, octets string) error {
 		return err
 	}
 	return errors.Join(w.Close(), c.Quit())
+}
+
+// spliceCommand is the scripts' "splice BUNDLE OUT CUSTODIAN PARTY": the bundle with a wrap of another record in place of its last, as
+// an operator could make it who wants that record opened, too.
+func spliceCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: splice BUNDLE OUT CUSTODIAN PARTY")
+	}
+	c, err := config.Load(filepath.Join(ts.Getenv("WORK"), "gateway.toml"))
+	ts.Check(err)
+	ctx := context.Background()
+	v, err := keystore.Open(ctx, c.Vault, false)
+	ts.Check(err)
+	defer v.Close()
+	a, err := archive.Open(ctx, v.Vault)
+	ts.Check(err)
+	var wrap []byte
+	ts.Check(a.Search(ctx, archive.Query{Custodians: []string{args[2]}, Parties: []string{args[3]}}, func(h archive.Hit) (err error) {
+		wrap, _, err = a.Wrap(ctx, h.Record, h.Wraps[0].Digest)
+		return err
+	}))
+	b := read(ts, args[0])
+	if len(wrap) == 0 || len(b) < len(wrap) {
+		ts.Fatalf("nothing is found")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), append(b[:len(b)-len(wrap)], wrap...), 0o600))
 }

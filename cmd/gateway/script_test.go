@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "archive": archiveCommand, "enqueue": enqueueCommand,
-			"keep": keepCommand, "freeport": freePort, "waitlisten": waitListen, "setvar": setVar, "smtp": smtpCommand},
+			"keep": keepCommand, "freeport": freePort, "waitlisten": waitListen, "setvar": setVar, "smtp": smtpCommand, "splice": spliceCommand},
 	})
 }
 
