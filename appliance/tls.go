@@ -1,8 +1,10 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -89,9 +91,11 @@ const (
 )
 
 // vouched asks DNS whether the records of our domains vouch for a certificate. Those that are not published yet, and those that vouch
-// for none, have nothing against it.
-func (a *Appliance) vouched(ctx context.Context, leaf []byte) (v certificates.Vouch, err error) {
+// for none, have nothing against it. Under the latter peers go by the authorities: where they do not take what is shown now, there is nothing
+// to wait for.
+func (a *Appliance) vouched(ctx context.Context, shown, next *x509.Certificate) (v certificates.Vouch, err error) {
 	var lacking []string
+	own := bytes.Equal(shown.RawIssuer, shown.RawSubject)
 	for _, t := range a.tenants {
 		for _, domain := range t.domains() {
 			r, ttl, err := a.published(ctx, domain)
@@ -99,8 +103,8 @@ func (a *Appliance) vouched(ctx context.Context, leaf []byte) (v certificates.Vo
 				return v, fmt.Errorf("%s: %w", domain, err)
 			}
 			switch {
-			case r == nil || len(r.TLS) == 0:
-			case r.MatchesCertificate(leaf):
+			case r == nil || len(r.TLS) == 0 && own:
+			case len(r.TLS) == 0 || r.MatchesCertificate(next.Raw):
 				v.Wait = max(v.Wait, min(max(ttl, minRecordWait), maxRecordWait))
 			default:
 				lacking = append(lacking, domain)

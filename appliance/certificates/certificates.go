@@ -36,9 +36,9 @@ type Vouch struct {
 // Options are what a Watcher is made of.
 type Options struct {
 	Files []config.Certificate
-	Kept  string                                                // a folder with what is shown, so that a restart shows the same; "": none
-	Vouch func(ctx context.Context, leaf []byte) (Vouch, error) // of a DER certificate; nil: all may be shown
-	Show  func(all []tls.Certificate) error                     // what is shown from now on, in the order of Files
+	Kept  string                                                                  // a folder with what is shown, so that a restart shows the same; "": none
+	Vouch func(ctx context.Context, shown, next *x509.Certificate) (Vouch, error) // nil: all may be shown
+	Show  func(all []tls.Certificate) error                                       // what is shown from now on, in the order of Files
 	Now   func() time.Time
 	Log   *slog.Logger
 }
@@ -209,7 +209,7 @@ func (w *Watcher) known(ctx context.Context, p *pair) bool {
 		return true
 	}
 	n, v := p.next, Vouch{}
-	v, err := w.Vouch(ctx, n.cert.Certificate[0])
+	v, err := w.Vouch(ctx, p.shown.Leaf, n.cert.Leaf)
 	say := func(what string, more ...any) bool {
 		if told := fmt.Sprint(what, v.Why); n.told != told {
 			n.told = told
