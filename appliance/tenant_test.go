@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -572,6 +573,32 @@ func TestOneVaultAway(t *testing.T) {
 		t.Errorf("gone while in use: %d %q", code, body)
 	}
 	check(t, os.Rename(filepath.Join(folder, "vault.gone"), filepath.Join(folder, "vault.db")))
+}
+
+// TestOneVaultFails: a part that fails takes its own organisation down, and nobody else; where it is the last one, the gateway ends.
+func TestOneVaultFails(t *testing.T) {
+	h := newHouse(t)
+	spoil := func(c *config.Config) {
+		db, err := sql.Open("sqlite", filepath.Join(c.Vault.Folder, "vault.db"))
+		check(t, err)
+		_, err = db.Exec(`UPDATE named_keys SET wrap = zeroblob(93) WHERE name = 'log'`)
+		check(t, errors.Join(err, db.Close()))
+	}
+	views := h.alpha.config.Tenants()
+	spoil(views[1])
+	h.run()
+	until(t, func() bool { code, _ := h.ready("/bravo.example"); return code == 503 })
+	h.submit(ofBravo, "bob@bravo.example", "ann@alpha.example", "", "250", "451 4.3.0")
+	h.submit(ofAlpha, "ann@alpha.example", "bob@alpha.example", "", "250", "250")
+	until(t, func() bool { return len(h.alpha.inner.messages()) == 1 })
+	h.alpha.stop()
+	spoil(views[0])
+	a, err := Open(t.Context(), h.alpha.config, Options{Log: slog.New(slog.DiscardHandler), Dial: h.alpha.world.dial})
+	check(t, err)
+	if err := a.Run(t.Context()); !errors.Is(err, vault.ErrCorrupt) {
+		t.Errorf("with both spoilt it ends with %v", err)
+	}
+	check(t, a.Close())
 }
 
 // TestUnknownNeighbour: mail from one organisation to a user of the other who has no keys yet, since his server takes just any address and
