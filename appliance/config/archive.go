@@ -24,6 +24,8 @@ type Class struct {
 	Number    int           `toml:"number"`    // from 1 to 65535, and never used for anything else
 	Name      string        `toml:"name"`      // in rules, and for people
 	Retention time.Duration `toml:"retention"` // from a day to 876000h; from the day of intake
+	// Instead of a retention time: kept until its custodian asks for erasure; default false.
+	UntilErased bool `toml:"until_erased"`
 }
 
 // An ArchiveRule is one [[archive.rule]] table. What is empty fits everything.
@@ -42,7 +44,7 @@ const maxRetention = 876000 * time.Hour
 
 func (a *Archive) resolve() {
 	if len(a.Classes) == 0 {
-		a.Classes = []Class{{1, "mail", 87600 * time.Hour}}
+		a.Classes = []Class{{Number: 1, Name: "mail", Retention: 87600 * time.Hour}}
 	}
 	a.JournalAddress = strings.ToLower(a.JournalAddress)
 	for i := range a.Rules {
@@ -66,7 +68,11 @@ func (a *Archive) check(k checker) {
 		if slices.Contains(names, c.Name) {
 			k.bad("name", "%q stands twice", c.Name)
 		}
-		within(k, "retention", c.Retention, 24*time.Hour, maxRetention)
+		if !c.UntilErased {
+			within(k, "retention", c.Retention, 24*time.Hour, maxRetention)
+		} else if c.Retention != 0 {
+			k.bad("until_erased", "what is kept until it is erased has no retention: leave one of the two out")
+		}
 		numbers[c.Number], names = true, append(names, c.Name)
 	}
 	if local, domain, ok := strings.Cut(a.JournalAddress, "@"); a.JournalAddress != "" && (!ok || local == "" || !isDomain(domain)) {

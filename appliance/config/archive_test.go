@@ -73,17 +73,29 @@ class = "none"
 	}
 }
 
+// TestUntilErased: a class may have no retention time, if it says so.
+func TestUntilErased(t *testing.T) {
+	c, err := archiveOf(t, "[[archive.class]]\nnumber = 2\nname = \"mail\"\nuntil_erased = true\n[archive]\nkeep = true\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, kept := c.Archive.ClassOf("in", nil, nil); !kept || got.Retention != 0 || got.Number != 2 {
+		t.Errorf("%+v, kept %v", got, kept)
+	}
+}
+
 func TestArchiveFaults(t *testing.T) {
 	class := "[[archive.class]]\nnumber = 1\nname = \"mail\"\nretention = \"24h\"\n"
 	for want, text := range map[string]string{
-		"archive.default":            class + "[archive]\ndefault = \"male\"\n",
-		"archive.class[1].number":    "[[archive.class]]\nname = \"mail\"\nretention = \"24h\"\n",
-		"archive.class[2].number":    class + strings.Replace(class, "mail", "more", 1),
-		"archive.class[2].name":      class + strings.Replace(class, "= 1", "= 2", 1),
-		"archive.class[1].retention": strings.Replace(class, "24h", "23h", 1),
-		"archive.rule[1].class":      class + "[[archive.rule]]\nclass = \"x\"\n",
-		"archive.rule[1].direction":  class + "[[archive.rule]]\nclass = \"none\"\ndirection = \"up\"\n",
-		"archive.rule[1].from":       class + "[[archive.rule]]\nclass = \"none\"\nfrom = \"@\"\n",
+		"archive.default":               class + "[archive]\ndefault = \"male\"\n",
+		"archive.class[1].number":       "[[archive.class]]\nname = \"mail\"\nretention = \"24h\"\n",
+		"archive.class[2].number":       class + strings.Replace(class, "mail", "more", 1),
+		"archive.class[2].name":         class + strings.Replace(class, "= 1", "= 2", 1),
+		"archive.class[1].until_erased": class + "until_erased = true\n",
+		"archive.class[1].retention":    strings.Replace(class, "24h", "23h", 1),
+		"archive.rule[1].class":         class + "[[archive.rule]]\nclass = \"x\"\n",
+		"archive.rule[1].direction":     class + "[[archive.rule]]\nclass = \"none\"\ndirection = \"up\"\n",
+		"archive.rule[1].from":          class + "[[archive.rule]]\nclass = \"none\"\nfrom = \"@\"\n",
 	} {
 		if _, err := archiveOf(t, text); err == nil || !strings.Contains(err.Error(), want+": ") {
 			t.Errorf("%s: %v", want, err)
