@@ -144,7 +144,9 @@ func (r *round) shred(ctx context.Context, s vault.Shred) error {
 	if asked != nil || !alive {
 		why = vault.ByErasure
 	}
-	if err := r.a.v.DropShred(ctx, s, why == vault.ByErasure, why, len(r.holds), r.now); err != nil {
+	if err := r.a.v.DropShred(ctx, s, why == vault.ByErasure, why, len(r.holds), r.now); errors.Is(err, vault.ErrChanged) {
+		return nil // something is under it since, or a hold was placed: the next sweep looks again, and no other key waits for that
+	} else if err != nil {
 		return err
 	}
 	r.out.Keys++
