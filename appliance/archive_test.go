@@ -12,6 +12,7 @@ import (
 	"dimegate/internal/testescrow"
 	"dimegate/vault"
 	"dimegate/vault/archive"
+	"dimegate/vault/audit"
 	"dimegate/vault/escrow"
 )
 
@@ -96,7 +97,7 @@ func TestArchive(t *testing.T) {
 	health := "127.0.0.1:" + freePort(t, "127.0.0.1:0")
 	for _, s := range w.sites {
 		s.make(nil, func(c *config.Config) {
-			c.Archive.Keep = true
+			c.Archive.Keep, c.Audit.Witnesses = true, []string{silentWitness(t)}
 			c.Archive.Classes = []config.Class{{Number: 1, Name: "mail", Retention: 87600 * time.Hour}, {Number: 5, Name: "board", Retention: 876000 * time.Hour}}
 			c.Archive.Rules = []config.ArchiveRule{{From: "news@alpha.example", Class: "none"}, {From: "board@alpha.example", Class: "board"}}
 			if s == alpha {
@@ -219,4 +220,11 @@ func must[T any](v T, err error) func(testing.TB) T {
 		check(t, err)
 		return v
 	}
+}
+
+// silentWitness is one that an archive must have, and that nobody reaches.
+func silentWitness(t *testing.T) string {
+	k, err := audit.NewWitnessKey("silent.example", make([]byte, 32))
+	check(t, err)
+	return "http://127.0.0.1:1 " + k.Verifier()
 }

@@ -29,7 +29,9 @@ func journalReport(lines string, messages ...string) string {
 // and every fork of each in an envelope of its own and all of one content; nothing of it is sent on, and nothing is lost.
 func TestJournalIntake(t *testing.T) {
 	s := newWorld(t, "alpha.example").sites[0]
-	s.make(nil, func(c *config.Config) { c.Archive.Keep, c.Archive.JournalAddress = true, "Journal@archive.example" })
+	s.make(nil, func(c *config.Config) {
+		c.Archive.Keep, c.Archive.JournalAddress, c.Audit.Witnesses = true, "Journal@archive.example", []string{silentWitness(t)}
+	})
 	s.run(Options{})
 	addr, _ := s.gateway.Addresses()
 	give := func(want, text string, to ...string) {

@@ -10,7 +10,7 @@ import (
 
 func archiveOf(t *testing.T, text string) (*config.Config, error) {
 	t.Helper()
-	c, _, err := config.Decode("a.toml", []byte("[[organization]]\ndomains = [\"example.org\"]\n"+text))
+	c, _, err := config.Decode("a.toml", []byte("[[organization]]\ndomains = [\"example.org\"]\n[audit]\nwitnesses = [\"https://w.example w+1+x\"]\n"+text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +112,24 @@ func TestJournalAddress(t *testing.T) {
 	} {
 		c, err := archiveOf(t, text)
 		if want == "" && (err != nil || c.Archive.JournalAddress != "j@a.example") || want != "" && (err == nil || !strings.HasPrefix(err.Error(), "archive.journal_address: ") || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestArchiveWitness: no archive without a witness, of each of several vaults.
+func TestArchiveWitness(t *testing.T) {
+	for text, want := range map[string]string{
+		"[archive]\nkeep = true\n":  "audit.witnesses: the archive needs a witness",
+		"[archive]\nkeep = false\n": "",
+		"[archive]\nkeep = true\n[audit]\nwitnesses = [\"https://w.example w+1+x\"]\n[[organization]]\ndomains = [\"b.example\"]\nvault = \"b\"\n[vault.own.b]\n": "vault.own.b.witnesses: the archive needs a witness",
+	} {
+		c, _, err := config.Decode("a.toml", []byte("[[organization]]\ndomains = [\"example.org\"]\n"+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Resolve(t.TempDir())
+		if err := c.Check(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}

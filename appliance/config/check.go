@@ -67,6 +67,7 @@ func (c *Config) Check() error {
 	c.Scanner.check(k.at("scanner."))
 	c.DNS.check(k.at("dns."))
 	c.checkVaults(k)
+	c.checkWitnessed(k)
 	within(k, "vault.check_seals", c.Vault.CheckSeals, time.Second, 24*time.Hour)
 	c.Policy.check(k.at("policy."))
 	c.checkAlt(k.at("alt."))

@@ -26,10 +26,7 @@ func (v Vault) Key(key string) string {
 
 // WitnessKey is the key of a witness of the vault's log in full, for errors; the first is 0.
 func (v Vault) WitnessKey(i int) string {
-	if v.Name == "" {
-		return fmt.Sprintf("audit.witnesses[%d]", i+1)
-	}
-	return v.Key(fmt.Sprintf("witnesses[%d]", i+1))
+	return fmt.Sprintf("%s[%d]", v.witnesses(), i+1)
 }
 
 // Tenants are views of a resolved configuration, one for each vault in use, in the order of their first organisations: each is the
@@ -105,6 +102,23 @@ func (s *Seal) resolve(at func(path *string, fallback string), keyFile string) {
 	at(&s.KeyFile, keyFile)
 	for _, path := range []*string{&s.PassphraseFile, &s.PKCS11Socket, &s.TransitTokenFile, &s.TransitCAFile} {
 		at(path, "")
+	}
+}
+
+// witnesses is the key of the list of witnesses, for errors.
+func (v Vault) witnesses() string {
+	if v.Name == "" {
+		return "audit.witnesses"
+	}
+	return v.Key("witnesses")
+}
+
+// checkWitnessed refuses an archive whose log nobody but its own host vouches for: officers' tools would open nothing of it.
+func (c *Config) checkWitnessed(k checker) {
+	for _, view := range c.Tenants() {
+		if c.Archive.Keep && len(view.Audit.Witnesses) == 0 {
+			k.bad(view.Vault.witnesses(), "the archive needs a witness of its log, which officers' tools demand: make one with \"gateway witness init\" on another machine")
+		}
 	}
 }
 
