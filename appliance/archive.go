@@ -17,6 +17,7 @@ import (
 	"dimegate/bridge/queue"
 	"dimegate/bridge/smtpwire"
 	"dimegate/bridge/translate"
+	"dimegate/dmtp/resolver"
 	"dimegate/vault"
 	"dimegate/vault/archive"
 	"dimegate/vault/escrow"
@@ -147,6 +148,27 @@ func fromOf(header []byte) []string {
 		}
 	}
 	return list[:min(len(list), maxFrom)]
+}
+
+// evidenceOf is what the decision about another organisation rests on, in JSON; nil when it is not known.
+func evidenceOf(d *resolver.Domain) []byte {
+	if d.Evidence == nil {
+		return nil
+	}
+	b, err := json.Marshal(d.Evidence)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// seen is what is known of the domain of a message that came in.
+func (t *tenant) seen(ctx context.Context, domain string) []byte {
+	d, err := t.resolver.Org(ctx, domain)
+	if err != nil {
+		return nil
+	}
+	return evidenceOf(d)
 }
 
 // passages keep plain mail that passes from the outside to an inner server: mx.Keeper.

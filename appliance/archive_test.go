@@ -1,14 +1,18 @@
 package appliance
 
 import (
+	"crypto/sha512"
+	"errors"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"dimegate/appliance/config"
+	"dimegate/bridge/queue"
 	"dimegate/internal/testescrow"
 	"dimegate/vault"
 	"dimegate/vault/archive"
@@ -41,8 +45,36 @@ func (s *site) archived(q archive.Query) (list []archive.Hit) {
 	return list
 }
 
+// exhibits opens what belongs to a record, and compares each with its leaf.
+func (s *site) exhibits(key vault.Secret, record vault.ID) (list []queue.Exhibit) {
+	t := s.world.t
+	t.Helper()
+	for _, x := range must(s.vault().SealedExhibits(t.Context(), record))(t) {
+		r, n, err := s.vault().OpenSealedExhibit(t.Context(), record, x.N)
+		check(t, err)
+		sealed, err := io.ReadAll(r)
+		check(t, errors.Join(err, r.Close()))
+		plain, err := vault.OpenOctets(key, vault.PartExhibit, vault.ExhibitContext(record, x.N), sealed)
+		check(t, err)
+		digest := vault.Digest(sha512.Sum512_256(sealed))
+		leaf := must(vault.ParseLeaf(must(s.vault().LogLeaves(t.Context(), x.Leaf, 1))(t)[0]))(t)
+		if leaf.Type != vault.LeafExhibit || leaf.Subject != record || leaf.Public != vault.NewDigest("exhibit", []byte{x.Kind}, digest[:]) || n != int64(len(sealed)) {
+			t.Errorf("exhibit %d of kind %d is not what leaf %d is about", x.N, x.Kind, x.Leaf)
+		}
+		list = append(list, queue.Exhibit{Kind: queue.ExhibitKind(x.Kind), Octets: plain})
+	}
+	return list
+}
+
 // open has two officers open one custodian's copies, and returns octets and stored envelopes by record.
 func (s *site) open(o *testescrow.Officers, address string, hits []archive.Hit) (octets, envelopes map[vault.ID]string) {
+	s.world.t.Helper()
+	octets, envelopes, _ = s.openAll(o, address, hits)
+	return octets, envelopes
+}
+
+// openAll is open, with the exhibits.
+func (s *site) openAll(o *testescrow.Officers, address string, hits []archive.Hit) (octets, envelopes map[vault.ID]string, exhibits map[vault.ID][]queue.Exhibit) {
 	t := s.world.t
 	t.Helper()
 	a, v, ctx := s.archive(), s.vault(), t.Context()
@@ -69,7 +101,7 @@ func (s *site) open(o *testescrow.Officers, address string, hits []archive.Hit) 
 		det1, all, err := a.Wrap(ctx, owner[c.Entries[n].Wrap], c.Entries[n].Wrap)
 		return all, det1, err
 	}
-	octets, envelopes = map[vault.ID]string{}, map[vault.ID]string{}
+	octets, envelopes, exhibits = map[vault.ID]string{}, map[vault.ID]string{}, map[vault.ID][]queue.Exhibit{}
 	_, err = o.Open(ctx, c, func(x escrow.Opened) error {
 		body, _, err := v.SealedBody(ctx, x.Label.Record)
 		check(t, err)
@@ -83,10 +115,11 @@ func (s *site) open(o *testescrow.Officers, address string, hits []archive.Hit) 
 		check(t, err)
 		envelope, err := vault.OpenOctets(x.Key, vault.PartEnvelope, x.Label.Record[:], sealed)
 		envelopes[x.Label.Record] = string(envelope)
+		exhibits[x.Label.Record] = s.exhibits(x.Key, x.Label.Record)
 		return err
 	}, 1, 3)
 	check(t, err)
-	return octets, envelopes
+	return octets, envelopes, exhibits
 }
 
 // TestArchive: two whole gateways keep what crosses, each for its own officers; without a key nothing is taken; what leaves and what
@@ -106,9 +139,10 @@ func TestArchive(t *testing.T) {
 		})
 	}
 	bravo.inner.only("bob@bravo.example", "hidden@bravo.example")
-	for _, s := range w.sites {
-		s.run(Options{})
-	}
+	var mu sync.Mutex
+	sealed := map[string]bool{} // what alpha sent
+	alpha.run(Options{Sealed: func(b []byte) { mu.Lock(); defer mu.Unlock(); sealed[string(b)] = true }})
+	bravo.run(Options{})
 	ready := func() (int, string) {
 		r, err := http.Get("http://" + health + "/readyz")
 		check(t, err)
@@ -174,7 +208,7 @@ func TestArchive(t *testing.T) {
 	if len(alice) != 3 || alice[0].Class != 1 || alice[2].Class != 5 || alice[2].Expires.Sub(alice[2].Made).Round(time.Minute) != 876000*time.Hour {
 		t.Errorf("alice wrote %+v", alice)
 	}
-	octets, envelopes := alpha.open(officers[alpha], "alice@alpha.example", alice)
+	octets, envelopes, exhibits := alpha.openAll(officers[alpha], "alice@alpha.example", alice)
 	for i, from := range []string{"alice@alpha.example", "", "board@alpha.example"} {
 		got := octets[alice[i].Record]
 		if !strings.HasSuffix(got, "Subject: "+from+"\r\nDate: Tue, 01 Dec 2026 00:00:00 +0000\r\nMessage-ID: <1@inner.example>\r\n\r\nhello\r\n") || !strings.HasPrefix(got, "Received: ") {
@@ -184,8 +218,31 @@ func TestArchive(t *testing.T) {
 	if e := envelopes[alice[0].Record]; !strings.Contains(e, "hidden@bravo.example") {
 		t.Errorf("envelope %q", e)
 	}
+	judge := func(list []queue.Exhibit, want ...queue.ExhibitKind) {
+		t.Helper()
+		var kinds []queue.ExhibitKind
+		for _, x := range list {
+			kinds = append(kinds, x.Kind)
+			mu.Lock()
+			sent := sealed[string(x.Octets)]
+			mu.Unlock()
+			switch {
+			case x.Kind == queue.ExhibitObject && !sent,
+				x.Kind == queue.ExhibitDecision && !strings.Contains(string(x.Octets), `"leg":"dmtp"`),
+				x.Kind == queue.ExhibitSignets && !strings.Contains(string(x.Octets), `"role":"destination","name":"bravo.example"`),
+				x.Kind == queue.ExhibitDNS && !strings.Contains(string(x.Octets), `"record":"ver=`) && !strings.Contains(string(x.Octets), `pok=`):
+				t.Errorf("exhibit of kind %d: %.200q", x.Kind, x.Octets)
+			}
+		}
+		slices.Sort(kinds)
+		if !slices.Equal(kinds, want) {
+			t.Errorf("exhibits of kinds %v, not %v", kinds, want)
+		}
+	}
+	judge(exhibits[alice[0].Record], 1, 1, 2, 2, 3, 3, 4, 4) // of two recipients
+	judge(exhibits[alice[1].Record], 1, 2, 3, 4)
 	bob := bravo.archived(archive.Query{Custodians: []string{"bob@bravo.example"}, Direction: vault.Inbound})
-	octets, envelopes = bravo.open(officers[bravo], "bob@bravo.example", bob)
+	octets, envelopes, exhibits = bravo.openAll(officers[bravo], "bob@bravo.example", bob)
 	var subjects []string
 	for _, h := range bob {
 		for line := range strings.Lines(octets[h.Record]) {
@@ -198,6 +255,7 @@ func TestArchive(t *testing.T) {
 	if want := []string{"", "alice@alpha.example", "board@alpha.example", "plain"}; !slices.Equal(subjects, want) {
 		t.Errorf("bob got %q", subjects)
 	}
+	judge(exhibits[bob[0].Record], 1, 3, 4)
 	eve := bravo.archived(archive.Query{Parties: []string{"eve@out.example.net"}})
 	if len(eve) != 1 || octets[eve[0].Record] != "X-DIME: yes\r\nSubject: plain\r\n\r\nhello\r\n" || !strings.Contains(envelopes[eve[0].Record], `"eve@out.example.net"`) {
 		t.Errorf("of plain mail %d, %q, %q", len(eve), octets, envelopes)

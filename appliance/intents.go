@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dimegate/bridge"
+	"dimegate/bridge/queue"
 	"dimegate/dmtp/dmtpserver"
 	"dimegate/internal/killpoint"
 	"dimegate/vault"
@@ -18,6 +19,7 @@ import (
 type intents struct {
 	vault   *vault.Vault
 	archive *archivist
+	seen    func(ctx context.Context, domain string) []byte // what is known of a domain, and why, in JSON
 	now     func() time.Time
 }
 
@@ -36,6 +38,9 @@ func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) 
 		return nil, err
 	}
 	d.Keep(keep)
+	if keep != nil {
+		i.exhibit(ctx, d, a)
+	}
 	if _, err := body.WriteTo(d); err != nil {
 		return nil, noRoom(err)
 	}
@@ -50,6 +55,17 @@ func (i intents) Begin(ctx context.Context, a bridge.Arrival, body io.WriterTo) 
 	}
 	killpoint.Here(killpoint.IntentAfter, d.ID())
 	return &flight{intents: i, inbound: id, record: d.ID(), doubtful: status.Doubtful}, nil
+}
+
+// exhibit adds what belongs to a message that is kept.
+func (i intents) exhibit(ctx context.Context, d *vault.Draft, a bridge.Arrival) {
+	about := d.ID()
+	for _, x := range []queue.Exhibit{{Kind: queue.ExhibitObject, Octets: a.Object}, {Kind: queue.ExhibitSignets, Octets: bridge.SignetsExhibit(a.Signets)},
+		{Kind: queue.ExhibitDNS, Octets: i.seen(ctx, a.Origin)}} {
+		if len(x.Octets) > 0 {
+			d.Exhibit(vault.Exhibit{Kind: uint8(x.Kind), Octets: x.Octets, About: about[:]})
+		}
+	}
 }
 
 func noRoom(err error) error {

@@ -66,6 +66,7 @@ func (r router) Route(ctx context.Context, sender, recipient string) (bridge.Rou
 		route.Situation, route.Remote, route.Via = bridge.Verified, u.Org.Record.Policy, u.Org
 		route.Recipient = message.Party{Name: u.Address, Signet: u.Signet}
 		route.Destination = message.Party{Name: u.Org.Name, Signet: u.Org.Signet}
+		route.Evidence = func() []byte { return evidenceOf(u.Org) }
 		return route, nil
 	}
 	switch {

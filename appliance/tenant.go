@@ -317,4 +317,4 @@ func (all tenants) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	return t.inbound.Deliver(ctx, in)
 }
 
-func (t *tenant) intents() intents { return intents{t.vault.Vault, t.archive, t.Now} }
+func (t *tenant) intents() intents { return intents{t.vault.Vault, t.archive, t.seen, t.Now} }

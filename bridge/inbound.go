@@ -68,6 +68,9 @@ type Arrival struct {
 	Recipient  string    `json:"recipient"`
 	ReturnPath string    `json:"return_path"` // "": the null one
 	At         time.Time `json:"at"`
+
+	Object  []byte       `json:"-"` // as it came; with Signets what an archive keeps beside the message
+	Signets []SeenSignet `json:"-"`
 }
 
 // ErrLanded is returned for a flight that somebody else has ended.
@@ -161,6 +164,10 @@ func (b *Inbound) Deliver(ctx context.Context, in *dmtpserver.Incoming) error {
 	}
 	a := Arrival{Origin: in.Origin, ID: in.ID, Commit: in.Commit, Author: letter.Author, Recipient: in.Recipient,
 		ReturnPath: returnPath(mail, letter.Author, in.Origin), At: b.Now()}
+	if in.Message != nil {
+		a.Object = in.Message.Bytes()
+	}
+	a.Signets = append(Seen("origin", in.Origin, in.OriginSignet), Seen("destination", in.Destination, in.DestinationSignet)...)
 	whole := smtpwire.OnTop(clean.Bytes(), body) // what is scanned is what is handed over
 	if err := b.scan(ctx, in, a, whole); err != nil {
 		return err

@@ -29,7 +29,8 @@ type Route struct {
 	Destination message.Party // of Verified, signets in ID form
 	Recipient   message.Party
 	Terms       Terms
-	Via         any // for the Carrier that the Router belongs to
+	Via         any           // for the Carrier that the Router belongs to
+	Evidence    func() []byte // what the way rests on, in JSON: records and DNSSEC as seen; nil: nothing is known
 }
 
 // A Router finds the way to a recipient. An error is a fault of ours; what is wrong with the other side is a Situation.
@@ -186,9 +187,10 @@ func (o *Outbound) dmtp(ctx context.Context, it *queue.Item, r Route, d Decision
 	origin := domainOf(author)
 	octets, err := read(ctx, it.Built, 0)
 	if errors.Is(err, queue.ErrNoBuilt) {
-		octets, err = o.seal(ctx, it, author, r, m)
+		var own *signet.Signet
+		octets, own, err = o.seal(ctx, it, author, r, m)
 		if err == nil {
-			err = it.SaveBuilt(ctx, octets, queue.Decision{Leg: d.Action.String(), Rule: d.Rule})
+			err = it.SaveBuilt(ctx, octets, queue.Decision{Leg: d.Action.String(), Rule: d.Rule}, exhibits(octets, author, own, r, d)...)
 		}
 		if err == nil {
 			o.remember(it, r, Past{Action: SendDMTP, Rule: d.Rule})
@@ -237,10 +239,10 @@ func FromDomain(m translate.Message, ours func(domain string) bool) string {
 }
 
 // seal authors the message and signs it as its origin.
-func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Route, m translate.Message) ([]byte, error) {
+func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Route, m translate.Message) ([]byte, *signet.Signet, error) {
 	draft, err := o.Author.Draft(ctx, author, r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m, report := translate.Prepare(translate.Preparation{Now: it.Accepted, MessageID: it.Record + "@" + o.Hostname, OwnHosts: o.OwnHosts,
 		LoopField: handoff.LoopField, OwnLoop: o.Loops.Own(m)}, m)
@@ -252,22 +254,22 @@ func (o *Outbound) seal(ctx context.Context, it *queue.Item, author string, r Ro
 	env := translate.Envelope{Author: name, Now: it.Accepted, Return: returnLine(it.Envelope.ReversePath, name), MultiOK: draft.Multi()}
 	content, err := translate.ImportMessage(env, m)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	sealed, err := draft.Seal(ctx, content)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	signed, err := o.Origin.Sign(ctx, sealed, message.Party{Name: name, Signet: own}, r.Destination, domainOf(name))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	layer := "none"
 	if s := draft.Suite(); s != 0 {
 		layer = s.Digits()
 	}
 	o.Log.LogAttrs(ctx, slog.LevelInfo, "authored", slog.String("id", it.ID), slog.String("domain", r.Destination.Name), slog.String("alternate_layer", layer))
-	return signed.Bytes(), nil
+	return signed.Bytes(), own, nil
 }
 
 // returnLine is the DIME-Return of a message: none where the author is the reverse-path to the letter.

@@ -147,7 +147,7 @@ func (v *Vault) BodyFiles(ctx context.Context, folder string) ([]string, error) 
 	}
 	var names []string
 	for _, f := range files {
-		text, _ := strings.CutSuffix(f.Name(), objectSuffix)
+		text := strings.TrimSuffix(strings.TrimSuffix(f.Name(), objectSuffix), exhibitSuffix)
 		if _, err := ParseID(text); err != nil {
 			continue // not ours
 		}

@@ -29,7 +29,10 @@ type Draft struct {
 	plain  sumWriter // D("octets", …)
 	sealed sumWriter // SHA-512/256 of the sealed body
 	keep   func(KeepRequest) (*Keeping, error)
-	err    error
+
+	exhibits []Exhibit
+	files    []*readyExhibit // of these, once they are sealed
+	err      error
 }
 
 // NewDraft begins a record. ErrFull when the folder's file system has less room than KeepFree says, ErrSealed without
@@ -94,6 +97,7 @@ func (d *Draft) Discard() {
 		return
 	}
 	d.out.remove()
+	removeExhibits(d.files)
 	d.done()
 }
 

@@ -38,6 +38,9 @@ const (
 	LeafNotice    LeafType = 23 // the sender's mail server took the notice of a failure
 	LeafNoNotice  LeafType = 24 // it did not, and never will
 
+	// An exhibit of an archived record. Subject: the record. Public: D("exhibit", kind u8 ‖ digest of the sealed octets).
+	LeafExhibit LeafType = 25
+
 	// A key's life. Subject: the key. Public: zeros.
 	LeafKeyMade      LeafType = 32
 	LeafKeyRetired   LeafType = 33
@@ -89,7 +92,7 @@ var leafNames = map[LeafType]string{
 	LeafIntake: "intake", LeafRewrap: "re-wrap", LeafCaseOpened: "case opened", LeafAnswer: "answer", LeafPartials: "partials relayed",
 	LeafOpening: "opening reported", LeafCaseClosed: "case closed", LeafEpoch: "epoch in force", LeafErasure: "erasure attested",
 	LeafRecipient: "recipient", LeafDecision: "decision", LeafDelivered: "delivered", LeafFailed: "failed",
-	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice",
+	LeafDropped: "dropped", LeafHeld: "held", LeafReleased: "released", LeafNotice: "notice", LeafNoNotice: "no notice", LeafExhibit: "exhibit",
 	LeafKeyMade: "key made", LeafKeyRetired: "key retired", LeafKeyDestroyed: "key destroyed",
 	LeafUserDisabled: "user disabled", LeafUserEnabled: "user enabled",
 	LeafKeyAdmitted: "key admitted", LeafKeyVouched: "key vouched",

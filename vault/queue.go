@@ -357,9 +357,9 @@ func (r *Record) RowTrouble(ctx context.Context, row ID) ([]byte, error) {
 	return b, nil
 }
 
-// SaveBuilt keeps the message that was built for a row, before it is sent for the first time, and the leaves that belong
-// to it. ErrExists when there is one: that one is to be sent. The caller holds the lease, and keeps it.
-func (v *Vault) SaveBuilt(ctx context.Context, r *Record, row ID, octets []byte, leaves []RowLeaf, now time.Time) error {
+// SaveBuilt keeps the message that was built for a row, before it is sent for the first time, the leaves that belong to it, and, where
+// the archive has the record, exhibits. ErrExists when there is one: that one is to be sent. The caller holds the lease, and keeps it.
+func (v *Vault) SaveBuilt(ctx context.Context, r *Record, row ID, octets []byte, leaves []RowLeaf, now time.Time, exhibits ...Exhibit) error {
 	// What is kept free is for this: what was accepted must be able to leave.
 	var n int
 	if err := v.queryRow(ctx, `SELECT COUNT(*) FROM built WHERE id = ?`, []any{row[:]}, &n); err != nil {
@@ -376,7 +376,7 @@ func (v *Vault) SaveBuilt(ctx context.Context, r *Record, row ID, octets []byte,
 	}
 	if err == nil {
 		ready := v.rowLeaves(r, row, r.ID, leaves, now)
-		err = v.update(ctx, func(tx *Tx) error {
+		err = v.withExhibits(ctx, r, exhibits, now, func(tx *Tx) error {
 			inline := out.inline()
 			if err := tx.exec(`INSERT INTO built (id, object, file) VALUES (?, ?, ?)`, row[:], inline, inline == nil); err != nil {
 				return err

@@ -166,6 +166,7 @@ type intake struct {
 	wrap       []byte
 	commitment Digest
 	kept       *Keeping // nil: the archive has no part in it
+	exhibits   []*readyExhibit
 }
 
 // prepare does what can be done before the transaction: the disk's and the ciphers' part.
@@ -186,6 +187,10 @@ func (v *Vault) prepare(d *Draft, kind Kind, envelope []byte, now time.Time) (*i
 		return in, err
 	}
 	in.kept, err = d.keep(KeepRequest{Record: d.id, Key: d.key, Body: in.digest, Octets: Digest(o.Payload[:len(Digest{})]), Now: now})
+	if err == nil && in.kept != nil {
+		in.exhibits, err = v.readyExhibits(d.key, d.id, 0, d.exhibits, now)
+		d.files = in.exhibits
+	}
 	return in, err
 }
 
@@ -215,6 +220,9 @@ func (in *intake) put(tx *Tx, v *Vault) error {
 	}
 	if in.kept != nil {
 		if err := tx.putKept(in.d.id, in.kept); err != nil {
+			return err
+		}
+		if err := tx.putExhibits(in.d.id, in.exhibits, in.now); err != nil {
 			return err
 		}
 	}
@@ -277,6 +285,9 @@ func (v *Vault) deleteRecord(tx *Tx, id ID) error {
 	if err := tx.dropKept(id); err != nil {
 		return err
 	}
+	if err := v.dropExhibits(tx, id); err != nil {
+		return err
+	}
 	if err := tx.exec(`DELETE FROM openings WHERE owner = ?`, id[:]); err != nil {
 		return err
 	}
@@ -322,6 +333,9 @@ func (v *Vault) namesFile(ctx context.Context, name string) (bool, error) {
 	text, object := strings.CutSuffix(name, objectSuffix)
 	if object {
 		query = `SELECT COUNT(*) FROM built WHERE id = ? AND file = 1`
+	}
+	if exhibit, ok := strings.CutSuffix(name, exhibitSuffix); ok {
+		text, query = exhibit, `SELECT COUNT(*) FROM exhibits WHERE file = ?`
 	}
 	id, err := ParseID(text)
 	if err != nil {

@@ -110,6 +110,9 @@ func (v *Vault) destroyCopy(tx *Tx, shred, record ID, own Token, why Destruction
 	if err := tx.dropKept(record); err != nil {
 		return false, err
 	}
+	if err := v.dropExhibits(tx, record); err != nil {
+		return false, err
+	}
 	var waiting int // in the queue: it ends with its delivery
 	if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND purpose = ? AND used = 1`, []any{record[:], WrapHost}, &waiting); err != nil || waiting > 0 {
 		return true, err

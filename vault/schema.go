@@ -160,6 +160,13 @@ CREATE TABLE disabled (address TEXT PRIMARY KEY, since INTEGER NOT NULL);
 -- 1 where the private keys are their user's own and were never here.
 ALTER TABLE user_keys ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
 `,
+	`
+-- What belongs to an archived record beside octets and envelope, sealed under its key; file names one that is too large for a row.
+CREATE TABLE exhibits (
+	record BLOB NOT NULL, n INTEGER NOT NULL, kind INTEGER NOT NULL, made INTEGER NOT NULL, digest BLOB NOT NULL,
+	sealed BLOB, file BLOB, leaf INTEGER NOT NULL, PRIMARY KEY (record, n));
+CREATE INDEX exhibits_file ON exhibits (file) WHERE file IS NOT NULL;
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -29,6 +29,7 @@ const (
 	PartArchive   Part = 11 // what the archive knows of custodians and shred keys
 	PartCase      Part = 16 // what a case is about, a file of it, a hold
 	PartStation   Part = 17 // what a discovery station keeps of a case
+	PartExhibit   Part = 19 // what belongs to an archived record beside octets and envelope
 	PartBackup    Part = 20 // the wraps of a backup
 )
 

@@ -14,9 +14,8 @@ type Archive struct {
 	// JournalAddress is where the inner mail servers send Exchange's journal reports: archived, and not sent on.
 	JournalAddress string `toml:"journal_address"` // default none
 
-	Continuity bool          `toml:"continuity"` // users' encryption keys are sealed to the continuity key, once there is one; default true
-	Classes    []Class       `toml:"class"`      // default: one, 1, mail, 87600h
-	Rules      []ArchiveRule `toml:"rule"`       // the first that fits says the class; default none
+	Classes []Class       `toml:"class"` // default: one, 1, mail, 87600h
+	Rules   []ArchiveRule `toml:"rule"`  // the first that fits says the class; default none
 }
 
 // A Class is one [[archive.class]] table: how long something is kept. A message has the number and the end that held when it came.

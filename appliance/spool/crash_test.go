@@ -208,9 +208,9 @@ type entry struct {
 	stop *stopper
 }
 
-func (e entry) SaveBuilt(ctx context.Context, octets []byte, l []queue.Leaf, now time.Time) error {
+func (e entry) SaveBuilt(ctx context.Context, octets []byte, l []queue.Leaf, x []queue.Exhibit, now time.Time) error {
 	e.stop.reach("before built")
-	err := e.Entry.SaveBuilt(ctx, octets, l, now)
+	err := e.Entry.SaveBuilt(ctx, octets, l, x, now)
 	e.stop.reach("built kept")
 	return err
 }

@@ -303,9 +303,13 @@ func (e entry) Built(ctx context.Context) (io.ReadCloser, error) {
 	return b, named(err)
 }
 
-func (e entry) SaveBuilt(ctx context.Context, octets []byte, l []queue.Leaf, now time.Time) error {
+func (e entry) SaveBuilt(ctx context.Context, octets []byte, l []queue.Leaf, exhibits []queue.Exhibit, now time.Time) error {
+	var list []vault.Exhibit
+	for _, x := range exhibits {
+		list = append(list, vault.Exhibit{Kind: uint8(x.Kind), Octets: x.Octets, About: e.row.ID[:]})
+	}
 	killpoint.Here(killpoint.BuiltBefore, e.row.ID)
-	err := e.v.SaveBuilt(ctx, e.rec, e.row.ID, octets, leaves(l), now)
+	err := e.v.SaveBuilt(ctx, e.rec, e.row.ID, octets, leaves(l), now, list...)
 	if errors.Is(err, vault.ErrExists) {
 		return queue.ErrBuilt
 	}

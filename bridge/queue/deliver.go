@@ -91,9 +91,27 @@ func (it *Item) Body(ctx context.Context) (io.ReadCloser, error) { return it.ent
 // the destination knows a message again by them (dmtp.md §9.1).
 func (it *Item) Built(ctx context.Context) (io.ReadCloser, error) { return it.entry.Built(ctx) }
 
-// SaveBuilt keeps the message that was built, and the decision, before its first octet is sent. ErrBuilt when one is kept.
-func (it *Item) SaveBuilt(ctx context.Context, octets []byte, d Decision) error {
-	if err := it.entry.SaveBuilt(ctx, octets, it.decided(d), it.q.o.Now()); err != nil {
+// An Exhibit is what an archive keeps of a delivery beside the message, for those who judge later what was known and done.
+type Exhibit struct {
+	Kind   ExhibitKind
+	Octets []byte
+}
+
+// An ExhibitKind says what an exhibit is.
+type ExhibitKind uint8
+
+// The kinds.
+const (
+	ExhibitObject   ExhibitKind = 1 // the D/MIME object
+	ExhibitDecision ExhibitKind = 2 // JSON
+	ExhibitSignets  ExhibitKind = 3 // JSON: name and signet of each party, as seen
+	ExhibitDNS      ExhibitKind = 4 // JSON: the resolver's evidence
+)
+
+// SaveBuilt keeps the message that was built, the decision, and what an archive is to have of both, before its first octet is sent.
+// ErrBuilt when one is kept.
+func (it *Item) SaveBuilt(ctx context.Context, octets []byte, d Decision, exhibits ...Exhibit) error {
+	if err := it.entry.SaveBuilt(ctx, octets, it.decided(d), exhibits, it.q.o.Now()); err != nil {
 		return err
 	}
 	it.note(d)

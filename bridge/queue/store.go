@@ -152,7 +152,7 @@ type Entry interface {
 	Body(ctx context.Context) (io.ReadCloser, error)
 	// Built opens what SaveBuilt kept: ErrNoBuilt. SaveBuilt keeps it once, with leaves: then ErrBuilt.
 	Built(ctx context.Context) (io.ReadCloser, error)
-	SaveBuilt(ctx context.Context, octets []byte, leaves []Leaf, now time.Time) error
+	SaveBuilt(ctx context.Context, octets []byte, leaves []Leaf, exhibits []Exhibit, now time.Time) error
 	Attest(ctx context.Context, leaves []Leaf, now time.Time) error
 	// Change changes the row, if it is still as it was read: else ErrChanged.
 	Change(ctx context.Context, c Change, now time.Time) error

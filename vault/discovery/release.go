@@ -125,5 +125,54 @@ func (d *Desk) releaseRecord(ctx context.Context, id vault.ID, out *CaseFileWrit
 		}
 		r.Events = append(r.Events, SealedEvent{leaf, e.Sealed})
 	}
+	if err := d.exhibits(ctx, id, &r, p, size); err != nil {
+		return err
+	}
 	return out.Record(r)
+}
+
+// exhibits adds those that the checkpoint covers.
+func (d *Desk) exhibits(ctx context.Context, id vault.ID, r *SealedRecord, p *prover, size int64) error {
+	list, err := d.Vault.SealedExhibits(ctx, id)
+	if err != nil {
+		return err
+	}
+	for _, x := range list {
+		if x.Leaf >= size {
+			continue
+		}
+		leaf, err := p.proved(ctx, size, x.Leaf)
+		if err != nil {
+			return err
+		}
+		body, octets, err := d.Vault.OpenSealedExhibit(ctx, id, x.N)
+		if err != nil {
+			return err
+		}
+		body.Close()
+		r.Exhibits = append(r.Exhibits, &exhibitReader{ctx: ctx, v: d.Vault, record: id, n: x.N})
+		r.RecordInfo.Exhibits = append(r.RecordInfo.Exhibits, SealedExhibit{N: x.N, Kind: ExhibitKind(x.Kind), Made: x.Made, Octets: octets, Leaf: leaf})
+	}
+	return nil
+}
+
+// An exhibitReader opens an exhibit when it is first read, and closes it at its end: a record may have very many.
+type exhibitReader struct {
+	ctx    context.Context // of the call that reads all of it
+	v      *vault.Vault
+	record vault.ID
+	n      int
+	open   io.ReadCloser
+}
+
+func (x *exhibitReader) Read(b []byte) (n int, err error) {
+	if x.open == nil {
+		if x.open, _, err = x.v.OpenSealedExhibit(x.ctx, x.record, x.n); err != nil {
+			return 0, err
+		}
+	}
+	if n, err = x.open.Read(b); err != nil {
+		x.open.Close()
+	}
+	return n, err
 }

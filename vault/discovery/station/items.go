@@ -287,7 +287,7 @@ func (c *Case) OpenExhibit(_ context.Context, x discovery.Exhibit) (io.ReadClose
 	}
 	for i, e := range r.Exhibits {
 		if e.N == x.N {
-			return c.open(o, r.Exhibit(i), partExhibit, exhibitContext(x.Record, x.N))
+			return c.open(o, r.Exhibit(i), vault.PartExhibit, vault.ExhibitContext(x.Record, x.N))
 		}
 	}
 	return nil, fmt.Errorf("station: record %v has no exhibit %d", x.Record, x.N)
@@ -423,10 +423,4 @@ func (c *Case) Mark(mark string, numbers []int, remove bool) error {
 	}
 	c.items, c.marks = items, marks
 	return nil
-}
-
-const partExhibit vault.Part = 11
-
-func exhibitContext(record vault.ID, n int) []byte {
-	return vault.Label("exhibit", string(record[:]), fmt.Sprint(n))
 }
