@@ -51,6 +51,7 @@ var officerCommand = command{
 			run:     runOfficerDecline,
 		},
 		officerReshare,
+		officerFollow,
 	},
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"dimegate/internal/testescrow"
 	"dimegate/vault"
+	"dimegate/vault/audit"
 	"dimegate/vault/escrow"
 )
 
@@ -327,5 +328,44 @@ func TestApprovedRecords(t *testing.T) {
 		if _, ok := seen[id]; !ok || len(seen) != len(want) {
 			t.Errorf("%d of %d records are remembered", len(seen), len(want))
 		}
+	}
+}
+
+// TestFollow: a log is followed to one of the same archive that was restored more often, and to no other.
+func TestFollow(t *testing.T) {
+	b := newBoard(t, 2, "anna", "ben")
+	anna := b.members[0]
+	archive, _, _ := origin(b.trust.Log)
+	key := func(name string, seed byte) escrow.Trust {
+		k := must[*audit.Key](t)(audit.NewKey(name, bytes.Repeat([]byte{seed}, 32)))
+		return escrow.Trust{Log: k.Verifier(), Witnesses: b.trust.Witnesses}
+	}
+	for name, other := range map[string]escrow.Trust{
+		"the same":         b.trust,
+		"another archive":  key("dimegate/00000000000000000000000000/1", 1),
+		"the same number":  key("dimegate/"+archive, 2),
+		"no number":        key("dimegate/"+archive+"/x", 3),
+		"a padded number":  key("dimegate/"+archive+"/01", 3),
+		"another's log":    key("example.org/log", 4),
+		"without witness":  {Log: key("dimegate/"+archive+"/1", 5).Log},
+		"what is no key":   {Log: "x", Witnesses: b.trust.Witnesses},
+		"a number below 1": key("dimegate/"+archive+"/0", 6),
+	} {
+		if err := anna.Follow(other); err == nil {
+			t.Errorf("%s: followed", name)
+		}
+	}
+	first, second := key("dimegate/"+archive+"/1", 7), key("dimegate/"+archive+"/2", 8)
+	for _, next := range []escrow.Trust{first, second} {
+		if err := anna.Follow(next); err != nil {
+			t.Fatal(err)
+		}
+		anna.reopen(t)
+		if k := must[*keyState](t)(anna.key(b.key.ID())); k.Log != next.Log || anna.log(b.trust.Log) == nil {
+			t.Errorf("follows %q", k.Log)
+		}
+	}
+	if err := anna.Follow(first); err == nil {
+		t.Error("followed back")
 	}
 }
