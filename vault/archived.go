@@ -219,27 +219,35 @@ func (v *Vault) AddCustodian(ctx context.Context, token Token, c Custodian, now 
 	return v.Custodian(ctx, token, c.Address)
 }
 
-// RenameCustodian keeps the custodian of an address as the successor of Former. One that the address has keeps id and salt; ErrExists
-// when it is another's successor.
-func (v *Vault) RenameCustodian(ctx context.Context, token Token, c Custodian, now time.Time) error {
-	old, err := v.AddCustodian(ctx, token, c, now)
-	if err != nil {
-		return err
-	}
-	if old.Former == c.Former {
-		return nil
-	}
-	if old.Former != (CustodianID{}) {
-		return ErrExists
-	}
+// RenameCustodian keeps the custodian of an address as the successor of Former, with a leaf that commits to payload. One that the address
+// has keeps id and salt; ErrExists when it is another's successor. What was so before is no change.
+func (v *Vault) RenameCustodian(ctx context.Context, token Token, c Custodian, payload []byte, now time.Time) error {
 	k, err := v.NamedKey(ctx, archiveKey)
 	if err != nil {
 		return err
 	}
 	defer k.Destroy()
-	old.Former = c.Former
+	old, err := v.Custodian(ctx, token, c.Address)
+	write := `UPDATE custodians SET sealed = ? WHERE id = ? AND token = ?`
+	switch {
+	case errors.Is(err, ErrNotFound):
+		write = `INSERT INTO custodians (sealed, id, token, made) VALUES (?, ?, ?, ?)`
+	case err != nil:
+		return err
+	case old.Former == c.Former:
+		return nil
+	case old.Former != (CustodianID{}):
+		return ErrExists
+	default:
+		c.ID, c.Salt = old.ID, old.Salt
+	}
+	args := []any{c.seal(k), c.ID[:], token[:], now.UnixMilli()}
 	return v.update(ctx, func(tx *Tx) error {
-		return tx.changeOne(`UPDATE custodians SET sealed = ? WHERE id = ?`, old.seal(k), old.ID[:])
+		if err := tx.changeOne(write, args[:strings.Count(write, "?")]...); err != nil {
+			return err
+		}
+		_, err := v.attestSealed(tx, k, ID(c.ID), CaseLeaf{Type: LeafRenamed, Payload: payload}, now)
+		return err
 	})
 }
 

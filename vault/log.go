@@ -85,6 +85,8 @@ const (
 	// An erasure was asked for, or is done. Subject: of the request. Public: zeros.
 	LeafErasureAsked LeafType = 121
 	LeafErasureDone  LeafType = 122
+	// A custodian has another address from now on. Subject: his id under the new one. Public: zeros.
+	LeafRenamed LeafType = 123
 )
 
 // leafNames is what the types are called; a type that is not here is not written and not read.
@@ -100,7 +102,7 @@ var leafNames = map[LeafType]string{
 	LeafTrust: "trust", LeafSeal: "seal", LeafRestored: "restored",
 	LeafRoles: "roles", LeafLook: "look",
 	LeafCaseAsked: "case asked for", LeafHoldPlaced: "hold placed", LeafHoldEnded: "hold ended", LeafCaseRead: "case read",
-	LeafDestroyed: "destroyed", LeafErasureAsked: "erasure asked for", LeafErasureDone: "erasure done",
+	LeafDestroyed: "destroyed", LeafErasureAsked: "erasure asked for", LeafErasureDone: "erasure done", LeafRenamed: "renamed",
 }
 
 func (t LeafType) String() string {

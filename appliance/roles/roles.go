@@ -42,6 +42,7 @@ type Rule struct {
 var Table = map[string]Rule{
 	"archive sweep":    {Roles: []Role{Compliance, Privacy}},
 	"archive erase":    {Roles: []Role{Privacy}},
+	"archive rename":   {Roles: []Role{Compliance}},
 	"archive erasures": {Roles: []Role{Compliance, Auditor, Privacy}, Leaf: true},
 
 	"audit verify":     {Roles: []Role{Operator, Security, Compliance, Auditor, Privacy}},

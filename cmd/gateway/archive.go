@@ -36,6 +36,12 @@ var archivesCommand = command{
 			run:     runArchiveErase,
 		},
 		{
+			name: "rename", summary: "a person has another address from now on: cases about the new one have what was kept under the old",
+			usage:   "[--config FILE] --why TEXT OLD NEW",
+			example: `gateway archive rename --why "marriage" b.miller@example.com b.smith@example.com`,
+			run:     runArchiveRename,
+		},
+		{
 			name: "erasures", summary: "list the erasures that were asked for, and what keeps the rest of each",
 			usage:   "[--config FILE] [--all] [--json]",
 			example: "gateway archive erasures",
@@ -211,4 +217,38 @@ func runArchiveErasures(ctx context.Context, std stdio, fs *flag.FlagSet, args [
 		fmt.Fprintf(tw, "%v\tasked %s by %s\t%s\t%s\t%s\n", e.ID, date(e.Asked), e.By, e.Address, state, e.Reason)
 	}
 	return tw.Flush()
+}
+
+func runArchiveRename(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
+	path := fs.String("config", defaultConfig, "configuration `FILE`")
+	why := fs.String("why", "", "why: `TEXT`, which the log's leaf commits to; without the addresses")
+	rest, err := parse(fs, args)
+	switch {
+	case err != nil:
+		return err
+	case len(rest) != 2:
+		return usagef("archive rename: give the old and the new address")
+	case strings.TrimSpace(*why) == "":
+		return usagef("archive rename: --why says why")
+	}
+	for i, a := range rest {
+		if rest[i], err = trustful.Normal(a); err != nil {
+			return usagef("archive rename: %q is not an address", a)
+		}
+	}
+	_, v, a, err := openArchive(ctx, *path)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	switch err := a.Rename(ctx, rest[0], rest[1], person(), *why, time.Now()); {
+	case errors.Is(err, vault.ErrNotFound):
+		return fmt.Errorf("archive rename: nothing is kept of %s", rest[0])
+	case errors.Is(err, archive.ErrRename):
+		return fmt.Errorf("archive rename: %s is somebody else's successor already, or %s had that address before", rest[1], rest[0])
+	case err != nil:
+		return err
+	}
+	_, err = fmt.Fprintf(std.out, "%s was %s before: what is kept stays as it was stamped, and is found under both\n", rest[1], rest[0])
+	return err
 }

@@ -10,6 +10,8 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -319,8 +321,9 @@ func (a *Archive) CustodianNames(ctx context.Context, address string) ([]escrow.
 }
 
 // Rename notes that a person has another address from now on: who asks for the new one is given what was kept under the old one, too.
-// What was archived stays as it was stamped. ErrRename; vault.ErrNotFound when nothing is kept of the old address.
-func (a *Archive) Rename(ctx context.Context, from, to string, now time.Time) error {
+// What was archived stays as it was stamped. By and why stand in the leaf, the addresses do not. ErrRename; vault.ErrNotFound when nothing
+// is kept of the old address.
+func (a *Archive) Rename(ctx context.Context, from, to, by, why string, now time.Time) error {
 	t, err := a.tokens(ctx)
 	if err != nil {
 		return err
@@ -339,7 +342,16 @@ func (a *Archive) Rename(ctx context.Context, from, to string, now time.Time) er
 	}
 	c := newCustodian(to)
 	c.Former = list[0].ID
-	err = a.v.RenameCustodian(ctx, t.address(to), c, now)
+	payload, err := json.Marshal(struct {
+		Before string `json:"before"`
+		Now    string `json:"now"`
+		By     string `json:"by"`
+		Why    string `json:"why"`
+	}{hex.EncodeToString(c.Former[:]), hex.EncodeToString(c.ID[:]), by, why})
+	if err != nil {
+		return err
+	}
+	err = a.v.RenameCustodian(ctx, t.address(to), c, payload, now)
 	if errors.Is(err, vault.ErrExists) {
 		return ErrRename
 	}

@@ -110,7 +110,7 @@ func TestStamped(t *testing.T) {
 	w.now = w.now.Add(time.Second)
 	w.accept(m, "shorter")
 	w.now = w.now.Add(time.Second)
-	w.ok(w.a.Rename(t.Context(), "alice@corp.example", "Alice.Smith@corp.example", w.now))
+	w.ok(w.a.Rename(t.Context(), "alice@corp.example", "Alice.Smith@corp.example", "anna", "married", w.now))
 	m.Author, m.Custodians = "alice.smith@corp.example", []string{"alice.smith@corp.example"}
 	after, _ := w.accept(m, "renamed")
 
@@ -138,7 +138,7 @@ func TestStamped(t *testing.T) {
 	if len(names) != 2 || names[0].Address != "alice.smith@corp.example" || names[1].Address != "alice@corp.example" {
 		t.Errorf("names %+v", names)
 	}
-	if err := w.a.Rename(t.Context(), "alice.smith@corp.example", "alice@corp.example", w.now); !errors.Is(err, archive.ErrRename) {
+	if err := w.a.Rename(t.Context(), "alice.smith@corp.example", "alice@corp.example", "anna", "married", w.now); !errors.Is(err, archive.ErrRename) {
 		t.Errorf("back: %v", err)
 	}
 	if got, err := w.opened(o, hits, "alice.smith@corp.example", 2, 1, 2); err == nil {

@@ -294,7 +294,7 @@ func TestPersonsAddresses(t *testing.T) {
 	m := archive.Message{Author: "maiden@corp.example", Recipients: []string{"x@else.example"}, Custodians: []string{"maiden@corp.example"}}
 	_, row := w.accept(m, "before")
 	w.deliver(row)
-	w.ok(w.a.Rename(t.Context(), "maiden@corp.example", "married@corp.example", w.now))
+	w.ok(w.a.Rename(t.Context(), "maiden@corp.example", "married@corp.example", "anna", "married", w.now))
 	h := vault.LegalHold{ID: vault.NewID(w.now), Basis: "b", Custodians: []string{"married@corp.example"}}
 	w.ok(w.v.AddHold(t.Context(), h, w.now))
 	e, err := w.a.Erase(t.Context(), "married@corp.example", "p", "r", w.now)
