@@ -57,12 +57,14 @@ var keysCommand = command{
 
 // A keyRow is one domain or user, as listed.
 type keyRow struct {
-	Name    string    `json:"name"`
-	Kind    string    `json:"kind"` // organization or user
-	Number  int       `json:"number"`
-	Made    time.Time `json:"made"`
-	Signet  string    `json:"signet"` // ID fingerprint of the current one
-	problem error
+	Name   string    `json:"name"`
+	Kind   string    `json:"kind"` // organization or user
+	Number int       `json:"number"`
+	Made   time.Time `json:"made"`
+	Signet string    `json:"signet"` // ID fingerprint of the current one
+	// Disabled is since when a user has no keys used or made.
+	Disabled time.Time `json:"disabled,omitzero"`
+	problem  error
 }
 
 func runKeysList(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
@@ -97,7 +99,11 @@ func runKeysList(ctx context.Context, std stdio, fs *flag.FlagSet, args []string
 		if *asJSON {
 			return json.NewEncoder(out).Encode(r)
 		}
-		_, err := fmt.Fprintf(out, "%s  %d  %s  %s\n", r.Made.Format(time.DateOnly), r.Number, r.Signet[:12], r.Name)
+		since := ""
+		if !r.Disabled.IsZero() {
+			since = "  disabled since " + r.Disabled.Format(time.DateOnly)
+		}
+		_, err := fmt.Fprintf(out, "%s  %d  %s  %s%s\n", r.Made.Format(time.DateOnly), r.Number, r.Signet[:12], r.Name, since)
 		return err
 	})
 	if ferr := out.Flush(); err == nil {
@@ -146,6 +152,9 @@ func eachKey(ctx context.Context, v *vault.Vault, only string, visit func(keyRow
 			}
 			r := keyRow{Name: u.Address, Kind: "user", Number: u.Number, Made: u.Made}
 			r.Signet, r.problem = idOf(u.Signet)
+			if r.Disabled, err = v.Disabled(ctx, u.Address); err != nil {
+				return err
+			}
 			if err := visit(r); err != nil {
 				return err
 			}

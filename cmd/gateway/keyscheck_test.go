@@ -206,3 +206,16 @@ func older(d damaged) {
 		d.ok(os.Chmod(filepath.Join(d.c.Vault.Folder, f), st.Mode().Perm()&0o700))
 	}
 }
+
+// TestKeysListDisabled: whoever is disabled is listed as that, until he is enabled again.
+func TestKeysListDisabled(t *testing.T) {
+	path := initKeys(t)
+	for _, step := range []struct{ do, want string }{{"disable", "bob@b.example  disabled since "}, {"enable", "bob@b.example\n"}} {
+		if code, _, errs := cli(t, "keys", step.do, "--config", path, "--why", "x", "bob@b.example"); code != 0 {
+			t.Fatal(errs)
+		}
+		if code, out, errs := cli(t, "keys", "list", "--config", path); code != 0 || !strings.Contains(out, step.want) || strings.Count(out, "since") > 1 {
+			t.Errorf("%s: exit %d:\n%s%s", step.do, code, out, errs)
+		}
+	}
+}
