@@ -194,9 +194,13 @@ func (t *tenant) makeKeeper() error {
 	if err != nil {
 		return err
 	}
+	escrowed, err := t.escrowKeys(context.Background())
+	if err != nil {
+		return err
+	}
 	pins := trustful.NewPins(keystore.Pins{Vault: t.vault.Vault}, peers{t.resolver}, t.Now)
 	o := trustful.Options{
-		Store: keystore.Keys{Vault: t.vault.Vault, Now: t.Now}, Organization: t.orgs, Pins: pins, Peers: peers{t.resolver},
+		Store: keystore.Keys{Vault: t.vault.Vault, Now: t.Now, Escrow: escrowed}, Organization: t.orgs, Pins: pins, Peers: peers{t.resolver},
 		Grace: t.config.Keys.Grace, Life: t.config.Keys.RotateAfter, Keeps: t.config.KeepsKeys, Separator: t.config.SeparatorOf, Layer: layer, Now: t.Now,
 	}
 	if t.config.Handoff.CallAhead {

@@ -49,6 +49,18 @@ func (t *tenant) makeArchive() error {
 	return nil
 }
 
+// escrowKeys is what escrows users' encryption keys, as they are made and those that were made before; nil: they are not escrowed.
+func (t *tenant) escrowKeys(ctx context.Context) (vault.KeyEscrowFunc, error) {
+	if !t.config.Archive.Continuity {
+		return nil, nil
+	}
+	a, err := archive.Open(ctx, t.vault.Vault)
+	if err != nil {
+		return nil, err
+	}
+	return a.KeepKeys(t.config.Archive.LongestRetention()), nil
+}
+
 // fault tells why nothing can be kept now; nil: it can, or need not.
 func (a *archivist) fault() error {
 	if a == nil {

@@ -107,10 +107,26 @@ func (t *tenant) sweepOnce(ctx context.Context) {
 		t.Log.Warn("inbound messages without an outcome were closed", "count", abandoned)
 	}
 	t.sweepExchange(ctx)
+	t.sweepEscrow(ctx)
 	t.sweepArchive(ctx)
 	t.keepBackupKeys(ctx)
 	if err := t.vault.Scrub(ctx); err != nil && ctx.Err() == nil {
 		t.Log.Warn("what was destroyed may still be in the write-ahead log", "error", err)
+	}
+}
+
+// sweepEscrow escrows the users' keys that were made before there was a continuity key.
+func (t *tenant) sweepEscrow(ctx context.Context) {
+	escrowed, err := t.escrowKeys(ctx)
+	n := 0
+	if err == nil && escrowed != nil {
+		n, err = t.vault.EscrowUserKeys(ctx, escrowed, t.Now())
+	}
+	if err != nil && ctx.Err() == nil {
+		t.Log.Error("users' keys could not be sealed to the continuity key; it is tried again in an hour", "error", err)
+	}
+	if n > 0 {
+		t.Log.Info("users' keys sealed to the continuity key", "count", n)
 	}
 }
 
@@ -135,8 +151,8 @@ func (t *tenant) sweepArchive(ctx context.Context) {
 		return
 	}
 	t.archiveSwept = t.Now()
-	if s.Keys > 0 || s.Records > 0 {
-		t.Log.Info("destroyed in the archive", "records", s.Records, "shred_keys", s.Keys, "erasures_done", s.Erasures)
+	if s.Keys > 0 || s.Records > 0 || s.UserKeys > 0 {
+		t.Log.Info("destroyed in the archive", "records", s.Records, "shred_keys", s.Keys, "user_keys", s.UserKeys, "erasures_done", s.Erasures)
 	}
 }
 

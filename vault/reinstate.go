@@ -215,7 +215,10 @@ func (v *Vault) endWithoutWraps(tx *Tx, r Restore, out *Restored) error {
 		}
 		set := `UPDATE org_keys SET`
 		if k.user {
-			set = `UPDATE user_keys SET encryption = NULL, layer = NULL,`
+			if err := tx.dropReading(k.id); err != nil {
+				return err
+			}
+			set = `UPDATE user_keys SET`
 		}
 		at := r.Now.UnixMilli()
 		if err := tx.exec(set+` retired = CASE retired WHEN 0 THEN ? ELSE retired END, destroyed = ? WHERE id = ?`, at, at, k.id[:]); err != nil {

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -156,9 +157,14 @@ func (v *Vault) DropShred(ctx context.Context, s Shred, early bool, why Destruct
 	})
 }
 
-// DropCustodian deletes the name of a custodian who has no shred key any more.
-func (v *Vault) DropCustodian(ctx context.Context, id CustodianID) error {
+// DropCustodian deletes the name of a custodian who has no shred key any more, unless keys of his addresses are escrowed.
+func (v *Vault) DropCustodian(ctx context.Context, id CustodianID, addresses []string) error {
 	return v.update(ctx, func(tx *Tx) error {
+		if err := tx.checkEscrowed(addresses); errors.Is(err, ErrChanged) {
+			return nil
+		} else if err != nil {
+			return err
+		}
 		return tx.exec(`DELETE FROM custodians WHERE id = ? AND id NOT IN (SELECT custodian FROM shred_keys)`, id[:])
 	})
 }
@@ -218,8 +224,8 @@ func (v *Vault) AskErasure(ctx context.Context, r ErasureRequest, now time.Time)
 }
 
 // SetErasure writes a request anew. With a time in Done it is over: the custodian's name goes in the same commit, and the address
-// with it, and a leaf says so.
-func (v *Vault) SetErasure(ctx context.Context, r ErasureRequest) error {
+// with it, and a leaf says so. ErrChanged then: something is kept of a custodian, or keys of one of addresses, which are theirs, are escrowed.
+func (v *Vault) SetErasure(ctx context.Context, r ErasureRequest, addresses []string) error {
 	k, err := v.NamedKey(ctx, archiveKey)
 	if err != nil {
 		return err
@@ -235,6 +241,9 @@ func (v *Vault) SetErasure(ctx context.Context, r ErasureRequest) error {
 	}
 	return v.update(ctx, func(tx *Tx) error {
 		if err := tx.changeOne(`UPDATE erasure_requests SET done = ?, sealed = ? WHERE id = ? AND done = 0`, done, sealed, r.ID[:]); err != nil || done == 0 {
+			return err
+		}
+		if err := tx.checkEscrowed(addresses); err != nil {
 			return err
 		}
 		for _, id := range r.Custodians {

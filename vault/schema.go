@@ -167,6 +167,11 @@ CREATE TABLE exhibits (
 	sealed BLOB, file BLOB, leaf INTEGER NOT NULL, PRIMARY KEY (record, n));
 CREATE INDEX exhibits_file ON exhibits (file) WHERE file IS NOT NULL;
 `,
+	`
+-- A user's key, by its id, for the officers of the continuity key: a wrap inside the shred key of its own that stands in wraps. outer is
+-- NULL when it was destroyed; retention is how long it stays behind the key's own destruction, 0 for until it is erased.
+CREATE TABLE user_escrow (id BLOB PRIMARY KEY, shred BLOB NOT NULL UNIQUE, digest BLOB NOT NULL, outer BLOB, retention INTEGER NOT NULL, leaf INTEGER NOT NULL);
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

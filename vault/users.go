@@ -23,10 +23,12 @@ type UserKey struct {
 	Held      bool      // the private keys are the user's own and were never here
 }
 
-// UserSecrets are the private keys of a generation. Layer is what opens the alternate layer, in its owner's form; nil for none.
+// UserSecrets are the private keys of a generation. Layer is what opens the alternate layer, in its owner's form; nil for none. Escrow,
+// where it is not nil, escrows what opens mail, in the commit that makes it.
 type UserSecrets struct {
 	key.Pair
-	Layer []byte
+	Layer  []byte
+	Escrow KeyEscrowFunc
 }
 
 // AppendUserKey keeps the next generation of an address, of which the caller sets Address, Number, Signet and Made. In
@@ -38,7 +40,7 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 	if err != nil {
 		return err
 	}
-	sealed, wrap, err := v.sealReading(u.ID, k)
+	sealed, wrap, err := v.sealReading(ctx, u, k)
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,10 @@ func (v *Vault) AppendUserKey(ctx context.Context, u UserKey, k UserSecrets) err
 		if err := tx.putWrap(u.ID, WrapHost, wrap); err != nil {
 			return err
 		}
-		return v.attestKey(tx, LeafKeyMade, u.ID, u.payload(), u.Made)
+		if err := v.attestKey(tx, LeafKeyMade, u.ID, u.payload(), u.Made); err != nil {
+			return err
+		}
+		return v.putEscrow(tx, u, sealed.escrow, u.Made)
 	})
 }
 
@@ -130,10 +135,13 @@ func (v *Vault) wrapUserSigning(u UserKey, k key.Signing) ([]byte, error) {
 }
 
 // sealedReading is what opens a generation's mail, sealed. Layer is nil where it has no such key.
-type sealedReading struct{ encryption, layer []byte }
+type sealedReading struct {
+	encryption, layer []byte
+	escrow            *readyEscrow // nil for none
+}
 
 // sealReading seals what opens mail under a new key, which it wraps for the host: whoever gets a wrap of it opens all.
-func (v *Vault) sealReading(id ID, k UserSecrets) (sealed sealedReading, wrap []byte, err error) {
+func (v *Vault) sealReading(ctx context.Context, u UserKey, k UserSecrets) (sealed sealedReading, wrap []byte, err error) {
 	scalar := k.Encryption.Scalar()
 	defer clear(scalar)
 	if len(scalar) != SecretSize {
@@ -141,14 +149,15 @@ func (v *Vault) sealReading(id ID, k UserSecrets) (sealed sealedReading, wrap []
 	}
 	s := NewSecret()
 	defer s.Destroy()
-	if wrap, err = v.host.Wrap(s, keyLabel(id)); err != nil {
+	if wrap, err = v.host.Wrap(s, keyLabel(u.ID)); err != nil {
 		return sealed, nil, err
 	}
-	sealed.encryption = SealOctets(s, PartKey, id[:], scalar)
+	sealed.encryption = SealOctets(s, PartKey, u.ID[:], scalar)
 	if k.Layer != nil {
-		sealed.layer = SealOctets(s, PartLayer, id[:], k.Layer)
+		sealed.layer = SealOctets(s, PartLayer, u.ID[:], k.Layer)
 	}
-	return sealed, wrap, nil
+	sealed.escrow, err = v.makeEscrow(ctx, u, s, sealed.encryption, k.Escrow)
+	return sealed, wrap, err
 }
 
 // keyLabel labels the host's wrap of a record key or of a user key's key.
@@ -174,11 +183,12 @@ func (v *Vault) retireUserKey(tx *Tx, address string, number int, now time.Time)
 
 const userColumns = `id, address, number, signet, made, retired, destroyed, layer IS NOT NULL, held`
 
-func scanUser(s scanner) (UserKey, error) {
+// scanUser scans userColumns, and what the query has behind them.
+func scanUser(s scanner, more ...any) (UserKey, error) {
 	var u UserKey
 	var id []byte
 	var made, retired, destroyed int64
-	if err := s.Scan(&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed, &u.Layered, &u.Held); err != nil {
+	if err := s.Scan(append([]any{&id, &u.Address, &u.Number, &u.Signet, &made, &retired, &destroyed, &u.Layered, &u.Held}, more...)...); err != nil {
 		return UserKey{}, err
 	}
 	u.ID, u.Made, u.Retired, u.Destroyed = toID(id), timeOf(made), timeOf(retired), timeOf(destroyed)
@@ -373,17 +383,8 @@ func (v *Vault) destroyUserKey(tx *Tx, u UserKey, now time.Time) error {
 	if err := tx.dropWrap(u.ID, WrapHost); err != nil {
 		return err
 	}
-	var others int
-	if err := tx.queryRow(`SELECT COUNT(*) FROM wraps WHERE owner = ? AND used = 1`, []any{u.ID[:]}, &others); err != nil {
+	if err := tx.dropReading(u.ID); err != nil {
 		return err
-	}
-	if others == 0 {
-		if err := tx.exec(`UPDATE user_keys SET encryption = zeroblob(length(encryption)), layer = zeroblob(length(layer)) WHERE id = ?`, u.ID[:]); err != nil {
-			return err
-		}
-		if err := tx.exec(`UPDATE user_keys SET encryption = NULL, layer = NULL WHERE id = ?`, u.ID[:]); err != nil {
-			return err
-		}
 	}
 	if err := tx.exec(`UPDATE user_keys SET destroyed = ? WHERE id = ?`, now.UnixMilli(), u.ID[:]); err != nil {
 		return err

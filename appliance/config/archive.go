@@ -11,6 +11,8 @@ import (
 type Archive struct {
 	Keep    bool   `toml:"keep"`    // default false: it needs an escrow key, see "gateway escrow"
 	Default string `toml:"default"` // the class of what no rule speaks of, or none; default mail
+	// Continuity seals users' encryption keys to the officers of the continuity key, once there is one; default true.
+	Continuity bool `toml:"continuity"`
 	// JournalAddress is where the inner mail servers send Exchange's journal reports: archived, and not sent on.
 	JournalAddress string `toml:"journal_address"` // default none
 
@@ -91,6 +93,18 @@ func (a *Archive) check(k checker) {
 			}
 		}
 	}
+}
+
+// LongestRetention is that of the class that keeps mail longest; zero: one of them keeps it until it is erased.
+func (a *Archive) LongestRetention() time.Duration {
+	longest := time.Duration(0)
+	for _, c := range a.Classes {
+		if c.Retention == 0 {
+			return 0
+		}
+		longest = max(longest, c.Retention)
+	}
+	return longest
 }
 
 // ClassOf is the class of a message, by who wrote it (author and reverse-path) and to whom, and whether it is kept at all. Direction

@@ -67,6 +67,9 @@ class = "none"
 	if got, kept := plain.Archive.ClassOf("in", nil, nil); err != nil || !kept || got != (config.Class{Number: 1, Name: "mail", Retention: 87600 * time.Hour}) {
 		t.Errorf("without a class: %v, %v", got, err)
 	}
+	if plain.Archive.LongestRetention() != 87600*time.Hour || c.Archive.LongestRetention() != c.Archive.Classes[1].Retention || !plain.Archive.Continuity {
+		t.Errorf("the longest: %v, %v", plain.Archive.LongestRetention(), c.Archive.LongestRetention())
+	}
 	off, err := archiveOf(t, "")
 	if _, kept := off.Archive.ClassOf("in", nil, nil); err != nil || kept {
 		t.Errorf("switched off, and kept: %v", err)
@@ -79,7 +82,7 @@ func TestUntilErased(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, kept := c.Archive.ClassOf("in", nil, nil); !kept || got.Retention != 0 || got.Number != 2 {
+	if got, kept := c.Archive.ClassOf("in", nil, nil); !kept || got.Retention != 0 || got.Number != 2 || c.Archive.LongestRetention() != 0 {
 		t.Errorf("%+v, kept %v", got, kept)
 	}
 }

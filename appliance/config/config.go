@@ -342,7 +342,7 @@ func Default() *Config {
 		Audit:   Audit{Witnesses: []string{}},
 		Vault:   Vault{HostSeal: defaultSeal, SigningSeal: defaultSeal, CheckSeals: 10 * time.Minute},
 		Keys:    Keys{RotateAfter: 90 * 24 * time.Hour, Grace: 36 * 24 * time.Hour, RotateSecondaryAfter: 365 * 24 * time.Hour, RemindPrimaryAfter: 3 * 365 * 24 * time.Hour},
-		Archive: Archive{Default: "mail"},
+		Archive: Archive{Default: "mail", Continuity: true},
 		Health:  Health{Listen: "127.0.0.1:8026"},
 		Log:     Log{Format: "text", Level: "info"},
 	}

@@ -2,6 +2,7 @@ package keystore
 
 import (
 	"context"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"dimegate/dmtp/key"
 	"dimegate/dmtp/signet"
 	"dimegate/vault"
+	"dimegate/vault/archive"
 )
 
 // A Finding is something that is wrong with keys, and what is to be done.
@@ -44,6 +46,7 @@ const (
 	remedyUser    = "where only this user is hit: gateway keys disable ADDRESS --now, then gateway keys enable ADDRESS, and he gets new keys; else " + remedyRestore
 	remedyHeader  = "put the seal header back that belongs to this database, or " + remedyRestore
 	remedySweep   = "the gateway destroys it within the hour while it runs; if it runs, its log says why it does not"
+	remedySwept   = "the gateway destroys the rest within a day while it runs; if it runs, its log says why it does not"
 )
 
 // Run looks at everything. What it found is no error.
@@ -290,6 +293,9 @@ func (c *KeyCheck) userKeys(ctx context.Context, thing string, g vault.UserKey, 
 		c.judge(ctx, thing+", signing key", g.ID, vault.WrapSigning, err)
 		k.Destroy()
 	}
+	if err := c.escrow(ctx, thing+", escrow", g.ID); err != nil {
+		return err
+	}
 	if !g.Destroyed.IsZero() {
 		return c.gone(ctx, thing+", encryption key", g.ID, vault.WrapHost)
 	}
@@ -309,6 +315,37 @@ func (c *KeyCheck) userKeys(ctx context.Context, thing string, g vault.UserKey, 
 	clear(layer)
 	if err != nil && !errors.Is(err, vault.ErrSealed) && !errors.Is(err, vault.ErrWrongKey) {
 		c.judge(ctx, thing+", keys of the alternate layer", g.ID, vault.WrapHost, err)
+	}
+	return c.failed
+}
+
+// escrow sees that what officers would be given of a key is there, and is about the key that rests here. What is in it only they can see.
+func (c *KeyCheck) escrow(ctx context.Context, thing string, id vault.ID) error {
+	if !c.Host {
+		return nil
+	}
+	_, _, err := c.Vault.KeyWrap(ctx, id)
+	if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrDestroyed) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	w, err := archive.KeyWrap(ctx, c.Vault, id)
+	if errors.Is(err, vault.ErrDestroyed) {
+		c.found(thing, "its shred key is gone: it was erased, and came back with a backup", remedySwept)
+		return c.failed
+	} else if err != nil {
+		c.found(thing, "it does not open: it was changed", remedyRestore)
+		return c.failed
+	}
+	_, encryption, _, err := c.Vault.SealedUserKey(ctx, id)
+	switch {
+	case errors.Is(err, vault.ErrDestroyed):
+		c.found(thing, "the sealed key is gone that it opens", remedyRestore)
+	case err != nil:
+		return err
+	case sha512.Sum512_256(encryption) != w.Label.Body:
+		c.found(thing, "it is of another sealed key", remedyRestore)
 	}
 	return c.failed
 }

@@ -13,10 +13,12 @@ import (
 	"dimegate/vault"
 )
 
-// Keys is a trustful.Store on a vault. Now is the clock for what is destroyed; nil is time.Now.
+// Keys is a trustful.Store on a vault. Now is the clock for what is destroyed; nil is time.Now. Escrow escrows encryption keys as they are
+// made; nil: they are not.
 type Keys struct {
-	Vault *vault.Vault
-	Now   func() time.Time
+	Vault  *vault.Vault
+	Now    func() time.Time
+	Escrow vault.KeyEscrowFunc
 }
 
 var _ trustful.Store = Keys{}
@@ -49,7 +51,7 @@ func (k Keys) Append(ctx context.Context, address string, g trustful.Generation,
 		return err
 	}
 	defer clear(layer)
-	err = k.Vault.AppendUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}, vault.UserSecrets{Pair: keys.Pair, Layer: layer})
+	err = k.Vault.AppendUserKey(ctx, vault.UserKey{Address: address, Number: g.Number, Signet: g.Signet, Made: g.Made}, vault.UserSecrets{Pair: keys.Pair, Layer: layer, Escrow: k.Escrow})
 	return named(err)
 }
 

@@ -96,8 +96,8 @@ func runArchiveSweep(ctx context.Context, std stdio, fs *flag.FlagSet, args []st
 	if *dry {
 		verb = "would be destroyed"
 	}
-	_, err = fmt.Fprintf(std.out, "copies %s: %d (over %d, erased %d, back with a backup %d); shred keys: %d\nkept: %d by holds, %d whose time runs, %d without a retention time\n",
-		verb, gone, s.Copies[archive.Over], s.Copies[archive.Erased], s.Copies[archive.Gone], s.Keys, s.Copies[archive.Held], s.Copies[archive.Running], s.Copies[archive.Kept])
+	_, err = fmt.Fprintf(std.out, "copies %s: %d (over %d, erased %d, back with a backup %d); shred keys: %d; escrowed user keys: %d\nkept: %d by holds, %d whose time runs, %d without a retention time\n",
+		verb, gone, s.Copies[archive.Over], s.Copies[archive.Erased], s.Copies[archive.Gone], s.Keys, s.UserKeys, s.Copies[archive.Held], s.Copies[archive.Running], s.Copies[archive.Kept])
 	return err
 }
 

@@ -13,9 +13,10 @@ import (
 // A Swept is what a sweep did, or would do. Copies counts by fate: a copy is a record as one custodian has it.
 type Swept struct {
 	Copies   map[Fate]int `json:"copies"`
-	Records  int          `json:"records"`  // that ended: nobody else holds them
-	Keys     int          `json:"keys"`     // shred keys that were destroyed
-	Erasures int          `json:"erasures"` // requests that are done with it
+	Records  int          `json:"records"`   // that ended: nobody else holds them
+	Keys     int          `json:"keys"`      // shred keys that were destroyed
+	UserKeys int          `json:"user_keys"` // escrows of users' keys that were destroyed
+	Erasures int          `json:"erasures"`  // requests that are done with it
 }
 
 // Gone is the fate of copies whose shred key was erased before: they came back with a backup that was made earlier.
@@ -79,6 +80,9 @@ func (a *Archive) sweep(ctx context.Context, now time.Time, how sweepHow) (Swept
 		if err := r.shred(ctx, s); err != nil {
 			return r.out, err
 		}
+	}
+	if err := r.keys(ctx); err != nil {
+		return r.out, err
 	}
 	if how.dry {
 		return r.out, nil
@@ -214,7 +218,7 @@ func (a *Archive) names(ctx context.Context) (map[vault.CustodianID][]string, er
 // finish writes down what was done for each request, and ends those of which nothing is left.
 func (r *round) finish(ctx context.Context, requests []vault.ErasureRequest) error {
 	for _, id := range r.back {
-		if err := r.a.v.DropCustodian(ctx, id); err != nil {
+		if err := r.a.v.DropCustodian(ctx, id, addressesOf([]vault.CustodianID{id}, r.names)); err != nil {
 			return err
 		}
 	}
@@ -227,11 +231,16 @@ func (r *round) finish(ctx context.Context, requests []vault.ErasureRequest) err
 		if err != nil {
 			return err
 		}
-		if len(left) == 0 {
+		own := addressesOf(q.Custodians, r.names)
+		keys, err := r.a.v.EscrowedKeys(ctx, own, vault.ID{}, 1)
+		if err != nil {
+			return err
+		}
+		if len(left) == 0 && len(keys) == 0 {
 			q.Done = r.now
 			r.out.Erasures++
 		}
-		if err := r.a.v.SetErasure(ctx, *q); errors.Is(err, vault.ErrChanged) {
+		if err := r.a.v.SetErasure(ctx, *q, own); errors.Is(err, vault.ErrChanged) {
 			continue // mail of his came meanwhile: the next sweep ends it
 		} else if err != nil {
 			return err
@@ -339,5 +348,5 @@ func (a *Archive) waits(ctx context.Context, e *Erasure, names map[vault.Custodi
 			}
 		}
 	}
-	return nil
+	return a.keysWait(ctx, e, names, holds, now)
 }
