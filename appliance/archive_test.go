@@ -270,6 +270,22 @@ func TestArchive(t *testing.T) {
 			}
 		}
 	}
+
+	// A continuity key beside the running gateway: keys of before are sealed by its sweep, a new one as it is made.
+	escrowed := func(address string) []vault.EscrowedKey {
+		return must(alpha.vault().EscrowedKeys(t.Context(), []string{address}, vault.ID{}, 10))(t)
+	}
+	o := must(testescrow.NewOfficers(escrow.Continuity, alpha.domain, 3, 4, time.Now()))(t)
+	check(t, alpha.archive().Install(t.Context(), o.Key, []*escrow.Epoch{o.Epoch}, o.Attestations, time.Now()))
+	if n := len(escrowed("alice@alpha.example")); n != 0 {
+		t.Errorf("before the sweep %d keys are sealed", n)
+	}
+	alpha.gateway.tenants[0].sweepEscrow(t.Context())
+	if k := escrowed("alice@alpha.example"); len(k) != 1 || k[0].Retention != 876000*time.Hour {
+		t.Errorf("of alice %+v", k)
+	}
+	send("carol@alpha.example", "250", "bob@bravo.example")
+	until(t, func() bool { return len(escrowed("carol@alpha.example")) == 1 })
 }
 
 func must[T any](v T, err error) func(testing.TB) T {

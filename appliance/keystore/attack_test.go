@@ -17,19 +17,31 @@ import (
 	"dimegate/internal/testvault"
 	"dimegate/trustful"
 	"dimegate/vault"
+	"dimegate/vault/archive"
 	"dimegate/vault/backup"
 )
 
 // TestStolenKeys is the attack on mail that was sealed to a destroyed key: the thief has the host seal with its key file, every file
 // of the running gateway's vault, the write-ahead log among them, the backups of the last weeks, and even the folder with
 // the backups' keys. He searches all octets for wraps and for sealed keys, tries every wrap for every key whose id he can find, and every key on the
-// mail. What a living key opens he opens; and while it lived he opened the other one, too, in the same way.
+// mail. What a living key opens he opens; and while it lived he opened the other one, too, in the same way. Where keys are escrowed he finds the
+// sealed keys of destroyed ones, and what seals them for the officers: that helps him not at all.
 func TestStolenKeys(t *testing.T) {
+	t.Run("not escrowed", func(t *testing.T) { stolenKeys(t, false) })
+	t.Run("escrowed", func(t *testing.T) { stolenKeys(t, true) })
+}
+
+func stolenKeys(t *testing.T, escrowed bool) {
 	ctx, now, peers := t.Context(), made, map[string]*house{}
 	place := testvault.New(t)
 	bravo := houseOn(t, place.Open(t, vault.Options{}), "b.test", &now, peers)
 	peer := newHouse(t, "p.test", &now, peers)
 	const bob = "bob@b.test"
+	var c *continuity
+	if escrowed {
+		c = continuityOf(t, bravo, place, &now, 400*day)
+		c.install(t)
+	}
 	first, err := bravo.keeper.Enrol(ctx, bob)
 	check(t, err)
 	for i := range 40 { // rows enough for SQLite to move some
@@ -73,8 +85,9 @@ func TestStolenKeys(t *testing.T) {
 	to := testvault.Vault{Dir: filepath.Join(t.TempDir(), "vault"), Keys: place.Keys}
 	_, _, err = backup.Restore(ctx, backup.RestoreOptions{File: filepath.Join(thief.backups, "last week"), Folder: to.Dir, Keys: thief.keys, Now: now})
 	check(t, err)
+	back := to.Open(t, vault.Options{})
 	restored := *bravo
-	restored.keeper, err = trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: to.Open(t, vault.Options{})}, Organization: bravo.org, Peers: &restored,
+	restored.keeper, err = trustful.NewKeeper(trustful.Options{Store: keystore.Keys{Vault: back}, Organization: bravo.org, Peers: &restored,
 		Pins: bravo.keeper.Pins, Grace: trustful.MinGrace, Now: func() time.Time { return now }})
 	check(t, err)
 	if _, err := restored.keeper.Open(ctx, old); !errors.Is(err, trustful.ErrStaleSignet) {
@@ -82,6 +95,19 @@ func TestStolenKeys(t *testing.T) {
 	}
 	if _, err := restored.keeper.Open(ctx, fresh); err != nil {
 		t.Errorf("new mail after a restore: %v", err)
+	}
+	if !escrowed {
+		return
+	}
+	// Officers open it, on what stands there and after the restore.
+	for name, h := range map[string]*house{"running": bravo, "restored": {domain: bravo.domain, vault: back, org: bravo.org, keeper: bravo.keeper, peers: peers}} {
+		again := *c
+		again.house = h
+		again.archive, err = archive.Open(ctx, h.vault)
+		check(t, err)
+		if n, err := again.opens(t, c.continuity, bob, []trustful.Incoming{old, fresh}, 1, 2, 3); n != 2 || err != nil {
+			t.Errorf("%s: officers open %d messages, %v", name, n, err)
+		}
 	}
 }
 

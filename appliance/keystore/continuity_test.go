@@ -90,8 +90,15 @@ func (c *continuity) opens(t *testing.T, o *testescrow.Officers, address string,
 func newContinuity(t *testing.T, now *time.Time, peers map[string]*house, retention time.Duration) *continuity {
 	t.Helper()
 	place := testvault.New(t)
+	h := houseOn(t, place.Open(t, vault.Options{Now: func() time.Time { return *now }}), "b.test", now, peers)
+	return continuityOf(t, h, place, now, retention)
+}
+
+// continuityOf has the keys escrowed that a house makes from now on.
+func continuityOf(t *testing.T, h *house, place testvault.Vault, now *time.Time, retention time.Duration) *continuity {
+	t.Helper()
 	clock := func() time.Time { return *now }
-	c := &continuity{house: houseOn(t, place.Open(t, vault.Options{Now: clock}), "b.test", now, peers), now: now, folder: place.Dir}
+	c := &continuity{house: h, now: now, folder: place.Dir}
 	var err error
 	c.archive, err = archive.Open(t.Context(), c.vault)
 	check(t, err)
