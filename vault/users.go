@@ -97,9 +97,16 @@ func (v *Vault) VouchUserKey(ctx context.Context, address string, number int, re
 	})
 }
 
-// followUserKey retires the current generation before u, if there is one. ErrChanged unless u is the next.
+// followUserKey retires the current generation before u, if there is one. ErrChanged unless u is the next, and where its address was
+// disabled since the caller looked.
 func (v *Vault) followUserKey(tx *Tx, u UserKey) error {
-	var last, current int
+	var disabled, last, current int
+	if err := tx.queryRow(`SELECT COUNT(*) FROM disabled WHERE address = ?`, []any{u.Address}, &disabled); err != nil {
+		return err
+	}
+	if disabled > 0 {
+		return ErrChanged
+	}
 	if err := tx.queryRow(`SELECT COALESCE(MAX(number), 0), COALESCE(MAX(CASE retired WHEN 0 THEN number END), 0) FROM user_keys WHERE address = ?`,
 		[]any{u.Address}, &last, &current); err != nil {
 		return err

@@ -126,3 +126,25 @@ func checkLeavesOf(t *testing.T, v *vault.Vault, want map[vault.LeafType]int) {
 		}
 	}
 }
+
+// TestDisabledMeanwhile: who is disabled while keys are made for him, by the sweep or by himself, does not get them.
+func TestDisabledMeanwhile(t *testing.T) {
+	ctx, now := t.Context(), made
+	h := newHouse(t, "b.test", &now, map[string]*house{})
+	const bob = "bob@b.test"
+	s, err := h.keeper.Enrol(ctx, bob)
+	check(t, err)
+	check(t, h.vault.DisableUser(ctx, bob, true, "anna", "left", now))
+	store := keystore.Keys{Vault: h.vault}
+	for _, held := range []bool{false, true} { // he was looked at before that
+		pair, err := key.GeneratePair(rand.Reader)
+		check(t, err)
+		g := trustful.Generation{Number: 2, Signet: s.Bytes(), Made: now, Held: held}
+		if err := store.Append(ctx, bob, g, trustful.Keys{Pair: pair}); !errors.Is(err, trustful.ErrConflict) {
+			t.Errorf("held %v: %v", held, err)
+		}
+	}
+	if list, err := h.vault.UserKeys(ctx, bob); len(list) != 1 || err != nil {
+		t.Errorf("%d generations, %v", len(list), err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"database/sql"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -217,5 +218,28 @@ func TestKeysListDisabled(t *testing.T) {
 		if code, out, errs := cli(t, "keys", "list", "--config", path); code != 0 || !strings.Contains(out, step.want) || strings.Count(out, "since") > 1 {
 			t.Errorf("%s: exit %d:\n%s%s", step.do, code, out, errs)
 		}
+	}
+}
+
+// TestKeysDisableLedger: a restore knows at once whose keys were destroyed before their time, whether the gateway runs or not.
+func TestKeysDisableLedger(t *testing.T) {
+	path := initKeys(t)
+	folder := filepath.Join(t.TempDir(), "keys")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = errors.Join(os.Mkdir(folder, 0o700), os.WriteFile(path, bytes.Replace(text, []byte(`keys_folder = ""`), fmt.Appendf(nil, "keys_folder = %q", folder), 1), 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := cli(t, "keys", "disable", "--now", "--config", path, "--why", "x", "bob@b.example"); code != 0 {
+		t.Fatal(errs)
+	}
+	ledgers, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil || len(ledgers) != 1 {
+		t.Fatal(ledgers, err)
+	}
+	if b, err := os.ReadFile(ledgers[0]); err != nil || bytes.Count(b, []byte("\n")) < 2 {
+		t.Errorf("%q, %v", b, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"dimegate/appliance/config"
 	"dimegate/trustful"
 	"dimegate/vault"
 )
@@ -18,12 +19,15 @@ var keysDisableCommand = command{
 	example: "gateway keys disable --now --why 'left on 30 November' ben@example.org",
 	run: func(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
 		now := fs.Bool("now", false, "destroy its keys now: mail that is sealed to them opens no more, for nobody")
-		return runKeysDecision(ctx, std, fs, args, func(ctx context.Context, v *vault.Vault, address, why string) (string, error) {
+		return runKeysDecision(ctx, std, fs, args, func(ctx context.Context, c *config.Config, v *vault.Vault, address, why string) (string, error) {
 			err := v.DisableUser(ctx, address, *now, person(), why, time.Now())
 			if errors.Is(err, vault.ErrExists) {
 				return "", fmt.Errorf("%s is disabled already: --now destroys its keys", address)
 			}
 			if *now {
+				if err == nil {
+					err = saveLedger(ctx, c, v)
+				}
 				return "disabled, and its keys destroyed; backups of the last 30 days hold them as long as their own keys live", err
 			}
 			return "disabled; its keys are destroyed at the end of their grace", err
@@ -36,7 +40,7 @@ var keysEnableCommand = command{
 	usage:   "[--config FILE] [--json] --why TEXT ADDRESS",
 	example: "gateway keys enable --why 'is back' ben@example.org",
 	run: func(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
-		return runKeysDecision(ctx, std, fs, args, func(ctx context.Context, v *vault.Vault, address, why string) (string, error) {
+		return runKeysDecision(ctx, std, fs, args, func(ctx context.Context, c *config.Config, v *vault.Vault, address, why string) (string, error) {
 			err := v.EnableUser(ctx, address, person(), why, time.Now())
 			if errors.Is(err, vault.ErrNotFound) {
 				return "", fmt.Errorf("%s is not disabled", address)
@@ -47,7 +51,7 @@ var keysEnableCommand = command{
 }
 
 // runKeysDecision is an administrator's decision about an address.
-func runKeysDecision(ctx context.Context, std stdio, fs *flag.FlagSet, args []string, decide func(ctx context.Context, v *vault.Vault, address, why string) (string, error)) error {
+func runKeysDecision(ctx context.Context, std stdio, fs *flag.FlagSet, args []string, decide func(ctx context.Context, c *config.Config, v *vault.Vault, address, why string) (string, error)) error {
 	path := fs.String("config", defaultConfig, "configuration `FILE`")
 	asJSON := fs.Bool("json", false, "print JSON")
 	why := fs.String("why", "", "`TEXT` for the log: on whose behalf, and why")
@@ -62,12 +66,16 @@ func runKeysDecision(ctx context.Context, std stdio, fs *flag.FlagSet, args []st
 	if err != nil {
 		return usagef("%q is no address that could have keys", rest[0])
 	}
-	v, err := openVault(ctx, *path)
+	c, err := loadFor(ctx, *path)
+	if err != nil {
+		return err
+	}
+	v, err := openVaultOf(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
-	done, err := decide(ctx, v, address, *why)
+	done, err := decide(ctx, c, v, address, *why)
 	if err != nil {
 		return err
 	}
