@@ -54,6 +54,7 @@ type Watcher struct {
 // A pair is one certificate with its key: what is shown, and what waits in its files, if anything does.
 type pair struct {
 	file  config.Certificate
+	first []byte // PEM of what New read, until it is kept
 	shown tls.Certificate
 	next  *waiting
 	aged  time.Time // when it was last said that what is shown ages
@@ -97,20 +98,16 @@ type waiting struct {
 // Every is how often a Watcher looks.
 const Every = time.Minute
 
-// New reads what is to be shown, and shows it: what was shown last, else what is in the files. Errors name the file.
+// New reads what is to be shown, and shows it: what was shown last, else what is in the files. Errors name the file. It writes nothing:
+// a gateway that does not come to run leaves no mark.
 func New(o Options) (*Watcher, error) {
 	w := &Watcher{Options: o}
-	if o.Kept != "" {
-		if err := os.MkdirAll(o.Kept, 0o700); err != nil {
-			return nil, err
-		}
-	}
 	for _, f := range o.Files {
 		text, err := read(f)
 		if err != nil {
 			return nil, err
 		}
-		p := &pair{file: f}
+		p := &pair{file: f, first: text}
 		if p.shown, err = tls.X509KeyPair(text, text); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.CertificateFile, err)
 		}
@@ -118,9 +115,6 @@ func New(o Options) (*Watcher, error) {
 			p.shown = kept
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			o.Log.Warn("what was shown last cannot be read: the files are shown", "file", f.CertificateFile, "error", err)
-		}
-		if err := w.keep(f, text, p.shown); err != nil {
-			return nil, err
 		}
 		w.pairs = append(w.pairs, p)
 	}
@@ -144,6 +138,7 @@ func (w *Watcher) Check(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.pairs {
+		w.keepFirst(p)
 		w.tell(p)
 		if w.look(p); p.next == nil || p.next.broken || !w.known(ctx, p) {
 			continue
@@ -161,6 +156,18 @@ func (w *Watcher) Check(ctx context.Context) {
 			w.Log.Error("the certificate that is shown could not be kept: a restart shows the one before again", "file", p.file.CertificateFile, "error", err)
 		}
 	}
+}
+
+// keepFirst keeps what New read, once.
+func (w *Watcher) keepFirst(p *pair) {
+	if p.first == nil {
+		return
+	}
+	if err := w.keep(p.file, p.first, p.shown); err != nil {
+		w.Log.Error("the certificate that is shown could not be kept: a restart shows what is in the files, whether others know it or not", "file", p.file.CertificateFile, "error", err)
+		return
+	}
+	p.first = nil
 }
 
 func (w *Watcher) show() error {
@@ -255,6 +262,9 @@ func (w *Watcher) keep(f config.Certificate, text []byte, shown tls.Certificate)
 	}
 	if kept, err := readKept(w.Kept, f); err == nil && bytes.Equal(kept.Certificate[0], shown.Certificate[0]) {
 		return nil
+	}
+	if err := os.MkdirAll(w.Kept, 0o700); err != nil {
+		return err
 	}
 	return safefile.Write(keptFile(w.Kept, f), text)
 }

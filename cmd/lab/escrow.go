@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // An escrowReport is what the escrow test found.
@@ -259,20 +260,31 @@ func (l *escrowLab) approvals(ctx context.Context) error {
 	return l.rate(ctx)
 }
 
-// rate compares an officer's work on the case with that on all records of the others: what is between is so many records.
+// rate compares an officer's work on the case with that on all records of the others: what is between is so many records. A passphrase
+// costs as much processor time as many records, and on a busy machine more one time than the next: of several runs the shortest counts.
 func (l *escrowLab) rate(ctx context.Context) error {
-	o := l.officers[l.report.Officers-1]
-	small, err := l.approve(ctx, o, "case.deb1", "answer-rate")
-	if err != nil {
-		return err
-	}
-	large, err := l.approve(ctx, o, "big.deb1", "answer-big")
-	if err != nil {
-		return err
-	}
 	n, err := entries(l.path("big.deb1"))
+	if err != nil {
+		return err
+	}
+	o := l.officers[l.report.Officers-1]
+	var small, large time.Duration
+	for try := 0; try < 5 && large <= small; try++ {
+		s, err := l.approve(ctx, o, "case.deb1", fmt.Sprintf("answer-rate-%d", try))
+		if err != nil {
+			return err
+		}
+		b, err := l.approve(ctx, o, "big.deb1", fmt.Sprintf("answer-big-%d", try))
+		if err != nil {
+			return err
+		}
+		if try == 0 {
+			small, large = s, b
+		}
+		small, large = min(small, s), min(large, b)
+	}
 	l.report.OfficerRate = float64(n-l.report.Case) / (large - small).Seconds()
-	return err
+	return nil
 }
 
 // open has the station combine: the quorum, one officer less, wraps from outside, a forged answer among others.
