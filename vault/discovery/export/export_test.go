@@ -276,6 +276,20 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestSpreadsheet: no cell begins with what a spreadsheet computes, behind white space or in full width either.
+func TestSpreadsheet(t *testing.T) {
+	for text, want := range map[string]string{"=1": "'=1", "\n=1": "'\n=1", "\t@x": "' @x", "＝1": "'＝1", "a=1": "a=1", "": ""} {
+		var b bytes.Buffer
+		c := csvFile{csv.NewWriter(&b)}
+		if err := errors.Join(c.line([]string{text, "x"}), c.end()); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := csv.NewReader(&b).Read(); err != nil || got[0] != want {
+			t.Errorf("%q is %q, %v", text, got, err)
+		}
+	}
+}
+
 func TestWrongOptions(t *testing.T) {
 	for name, o := range map[string]Options{"prefix": {Formats: Formats, Prefix: "../x"}, "format": {Formats: []Format{"pst"}}, "none": {}} {
 		o.Folder = filepath.Join(t.TempDir(), "x")

@@ -226,7 +226,7 @@ func (c csvFile) row(r row) error { return c.line(r.values()) }
 func (c csvFile) line(values []string) error {
 	for i, v := range values {
 		v = cell(v)
-		if v != "" && strings.ContainsRune("=+-@", rune(v[0])) {
+		if strings.IndexAny(strings.TrimLeftFunc(v, unicode.IsSpace), "=+-@＝＋－＠") == 0 {
 			v = "'" + v
 		}
 		values[i] = v

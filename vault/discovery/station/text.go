@@ -215,16 +215,17 @@ func (t *texts) plain(r io.Reader) {
 
 // html looks at the text of a document, and at what its links and pictures say.
 func (t *texts) html(r io.Reader) {
-	z := html.NewTokenizer(bufio.NewReader(io.LimitReader(r, t.left)))
+	in := &io.LimitedReader{R: r, N: t.left + 1}
+	z := html.NewTokenizer(bufio.NewReader(in))
 	z.SetMaxBuf(1 << 20)
 	var b strings.Builder
 	for {
 		switch z.Next() {
 		case html.ErrorToken:
-			if !errors.Is(z.Err(), io.EOF) {
+			if !errors.Is(z.Err(), io.EOF) || in.N == 0 {
 				t.whole = false
 			}
-			t.left -= int64(b.Len())
+			t.left = max(t.left-int64(b.Len()), 0)
 			t.say("", b.String())
 			return
 		case html.TextToken:
