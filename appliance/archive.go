@@ -90,7 +90,11 @@ func (a *archivist) keep(ctx context.Context, way vault.Kind, m crossing) (keepF
 	if len(from) > 0 {
 		msg.Author, msg.From = from[0], from[1:]
 	}
-	for _, x := range slices.Concat(from, to) {
+	whose := to
+	if way != vault.Inbound { // what a stranger writes as its author makes nobody of ours its custodian
+		whose = slices.Concat(from, to)
+	}
+	for _, x := range whose {
 		if _, ours := a.config.Organization(domainOf(x)); ours {
 			msg.Custodians = append(msg.Custodians, a.mailbox(x))
 		}

@@ -165,7 +165,11 @@ func TestArchive(t *testing.T) {
 			c.cmd("RCPT TO:<"+r+">", "250")
 		}
 		c.cmd("DATA", "354")
-		c.send("From: Alice <alice+work@alpha.example>\r\nTo: bob@bravo.example\r\nSubject: " + from + "\r\nDate: Tue, 01 Dec 2026 00:00:00 +0000\r\nMessage-ID: <1@inner.example>\r\n\r\nhello\r\n.\r\n")
+		author := "Alice <alice+work@alpha.example>"
+		if from == "news@alpha.example" {
+			author = from
+		}
+		c.send("From: " + author + "\r\nTo: bob@bravo.example\r\nSubject: " + from + "\r\nDate: Tue, 01 Dec 2026 00:00:00 +0000\r\nMessage-ID: <1@inner.example>\r\n\r\nhello\r\n.\r\n")
 		c.want(want)
 	}
 	plain := func(want string) {
@@ -176,7 +180,7 @@ func TestArchive(t *testing.T) {
 		c.cmd("MAIL FROM:<eve@out.example.net>", "250")
 		c.cmd("RCPT TO:<bob@bravo.example>", "250")
 		c.cmd("DATA", "354")
-		c.send("X-DIME: yes\r\nSubject: plain\r\n\r\nhello\r\n.\r\n")
+		c.send("X-DIME: yes\r\nFrom: forged@bravo.example\r\nSubject: plain\r\n\r\nhello\r\n.\r\n")
 		c.want(want)
 	}
 	send("alice@alpha.example", "451 4.3.5", "bob@bravo.example")
@@ -257,8 +261,14 @@ func TestArchive(t *testing.T) {
 	}
 	judge(exhibits[bob[0].Record], 1, 3, 4)
 	eve := bravo.archived(archive.Query{Parties: []string{"eve@out.example.net"}})
-	if len(eve) != 1 || octets[eve[0].Record] != "X-DIME: yes\r\nSubject: plain\r\n\r\nhello\r\n" || !strings.Contains(envelopes[eve[0].Record], `"eve@out.example.net"`) {
+	if len(eve) != 1 || octets[eve[0].Record] != "X-DIME: yes\r\nFrom: forged@bravo.example\r\nSubject: plain\r\n\r\nhello\r\n" || !strings.Contains(envelopes[eve[0].Record], `"eve@out.example.net"`) {
 		t.Errorf("of plain mail %d, %q, %q", len(eve), octets, envelopes)
+	}
+	if n := len(bravo.archived(archive.Query{Custodians: []string{"forged@bravo.example"}})); n != 0 {
+		t.Error("a stranger makes custodians of ours by a From field")
+	}
+	if n := len(bravo.archived(archive.Query{Parties: []string{"forged@bravo.example"}})); n != 1 {
+		t.Errorf("by the From field %d are found", n)
 	}
 	if n := len(bravo.archived(archive.Query{Parties: []string{"hidden@bravo.example"}, Direction: vault.Inbound})); n != 1 {
 		t.Errorf("the hidden recipient's copy: %d", n)

@@ -122,16 +122,19 @@ func (a *Archive) ClassOf(direction string, from, to []string) (Class, bool) {
 }
 
 func (r ArchiveRule) fits(direction string, from, to []string) bool {
-	if r.Direction != "" && r.Direction != direction || r.From != "" && !slices.ContainsFunc(from, is(r.From)) {
-		return false
-	}
-	if r.To == "" {
+	return (r.Direction == "" || r.Direction == direction) && r.names(r.From, from) && r.names(r.To, to)
+}
+
+// names tells whether a side of a rule is about a message. Mail that is not to be kept is that of the named alone: who writes a second
+// address into his From takes nothing out of the archive, and what one recipient is not to have kept, another is.
+func (r ArchiveRule) names(name string, addresses []string) bool {
+	switch {
+	case name == "":
 		return true
+	case r.Class == NoClass:
+		return len(addresses) > 0 && !slices.ContainsFunc(addresses, func(s string) bool { return !is(name)(s) })
 	}
-	if r.Class == NoClass { // what one recipient is not to have kept, another is
-		return len(to) > 0 && !slices.ContainsFunc(to, func(s string) bool { return !is(r.To)(s) })
-	}
-	return slices.ContainsFunc(to, is(r.To))
+	return slices.ContainsFunc(addresses, is(name))
 }
 
 // is tells whether an address is the one named, or in the domain named.

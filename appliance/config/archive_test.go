@@ -53,12 +53,13 @@ class = "none"
 		"default":                    {"out", "a@example.org", "b@else.example", 1},
 		"by author":                  {"out", "board@example.org", "b@else.example", 7},
 		"first rule":                 {"out", "news@example.org", "b@else.example", 0},
+		"one more name in From":      {"out", "a@example.org news@example.org", "b@else.example", 1},
 		"another direction":          {"in", "news@example.org", "b@else.example", 1},
 		"by one of the recipients":   {"in", "x@else.example", "a@example.org BOARD@example.org", 7},
 		"a domain of all recipients": {"out", "a@example.org", "x@private.example y@private.example", 0},
 		"a domain of some":           {"out", "a@example.org", "x@private.example y@else.example", 1},
 	} {
-		got, kept := c.Archive.ClassOf(tt.direction, []string{tt.from}, strings.Fields(tt.to))
+		got, kept := c.Archive.ClassOf(tt.direction, strings.Fields(tt.from), strings.Fields(tt.to))
 		if kept != (tt.want != 0) || got.Number != tt.want {
 			t.Errorf("%s: %v, kept %v", name, got, kept)
 		}
