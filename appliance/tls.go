@@ -34,6 +34,11 @@ func (i *inside) show(all []tls.Certificate) error {
 func (a *Appliance) makeCertificates() (err error) {
 	a.certificates = new(dmtpserver.Certificates)
 	names := a.names()
+	if a.config.DMTP.ACME.On() {
+		if err := certificates.Mend(certificates.Folder(a.config), a.config.DMTP.Certificates, a.Log); err != nil {
+			return fmt.Errorf("dmtp.acme: %w", err)
+		}
+	}
 	a.watchers[0], err = certificates.New(certificates.Options{
 		Files: a.config.DMTP.Certificates, Kept: certificates.Folder(a.config), Vouch: a.vouched, Now: a.Now, Log: a.Log,
 		Show: func(all []tls.Certificate) error {

@@ -111,6 +111,16 @@ func (a *ACME) obtain(m *autocert.Manager, f config.Certificate, hello tls.Clien
 			return nil
 		}
 	}
+	if err := write(f, c); err != nil {
+		return err
+	}
+	a.Log.Info("a certificate was obtained", "host", a.Host, "file", f.CertificateFile)
+	return nil
+}
+
+// write writes a certificate and its key into a pair's files. Whoever reads between the two sees a key that is not the certificate's, and
+// reads again; whom a crash leaves with that, calls Mend.
+func write(f config.Certificate, c *tls.Certificate) error {
 	private, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 	if err != nil {
 		return err
@@ -122,14 +132,32 @@ func (a *ACME) obtain(m *autocert.Manager, f config.Certificate, hello tls.Clien
 	for _, der := range c.Certificate {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	// Whoever reads between the two sees a key that is not the certificate's, and reads again.
 	if err := safefile.Write(f.KeyFile, key); err != nil {
 		return err
 	}
-	if err := safefile.Write(f.CertificateFile, chain); err != nil {
-		return err
+	return safefile.Write(f.CertificateFile, chain)
+}
+
+// Mend puts back what was shown last of each pair whose files do not fit one another, as a crash leaves them; kept is the folder of a
+// Watcher. What is not kept stays as it is.
+func Mend(kept string, files []config.Certificate, log *slog.Logger) error {
+	for _, f := range files {
+		text, err := read(f)
+		if err != nil {
+			continue // not a crash's doing: New says what is wrong
+		}
+		if _, err := tls.X509KeyPair(text, text); err == nil {
+			continue
+		}
+		last, err := readKept(kept, f)
+		if err != nil {
+			continue
+		}
+		if err := write(f, &last); err != nil {
+			return err
+		}
+		log.Warn("a certificate's files did not fit one another: what was shown last is in them again", "file", f.CertificateFile)
 	}
-	a.Log.Info("a certificate was obtained", "host", a.Host, "file", f.CertificateFile)
 	return nil
 }
 

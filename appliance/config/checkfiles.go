@@ -24,10 +24,10 @@ func (c *Config) CheckFiles() error {
 		return faults // by default all else rests there: one line says more than nine
 	}
 	if !slices.Contains(c.DMTP.Certificates, Certificate{c.Submission.CertificateFile, c.Submission.KeyFile}) { // else once is enough
-		certificate(k, "submission.", c.Submission.CertificateFile, c.Submission.KeyFile)
+		certificate(k, "submission.", c.Submission.CertificateFile, c.Submission.KeyFile, true)
 	}
 	for i, p := range c.DMTP.Certificates {
-		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile)
+		certificate(k, fmt.Sprintf("dmtp.certificate[%d].", i+1), p.CertificateFile, p.KeyFile, !c.DMTP.ACME.On()) // the gateway mends what it writes itself
 	}
 	secretFile(k, "submission.auth_file", c.Submission.AuthFile, "make it, or take the key out")
 	secretFile(k, "handoff.auth_file", c.Handoff.AuthFile, "make it, or take the key out")
@@ -73,11 +73,11 @@ func (c *Config) onlySeals() []keyedSeal {
 	return []keyedSeal{{v.Key("host_seal."), v.HostSeal}, {v.Key("signing_seal."), v.SigningSeal}}
 }
 
-func certificate(k checker, prefix, cert, key string) {
+func certificate(k checker, prefix, cert, key string, fits bool) {
 	before := len(*k.faults)
 	plainFile(k, prefix+"certificate_file", cert)
 	secretFile(k, prefix+"key_file", key, "\"gateway init\" makes one when none is given")
-	if len(*k.faults) > before || cert == "" {
+	if len(*k.faults) > before || cert == "" || !fits {
 		return
 	}
 	if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
