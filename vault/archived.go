@@ -122,7 +122,7 @@ func (tx *Tx) keptWraps(record ID) (n int, err error) {
 
 // dropKept removes what the archive has of a record that ends.
 func (tx *Tx) dropKept(record ID) error {
-	for _, table := range []string{"archive", "archive_wraps", "archive_index"} {
+	for _, table := range []string{"archive", "archive_wraps", "archive_index", "rewraps", "rewrapped"} {
 		if err := tx.exec(`DELETE FROM `+table+` WHERE record = ?`, record[:]); err != nil {
 			return err
 		}
@@ -419,7 +419,7 @@ type ArchivedWrap struct {
 	Class     uint16
 	Expires   time.Time
 	Content   Token
-	Leaf      int64
+	Leaf      int64 // that attests its wraps as they are
 	N         int
 	Shred     ID
 	Digest    Digest
@@ -457,7 +457,7 @@ func (v *Vault) FindArchived(ctx context.Context, q ArchiveQuery, visit func(Arc
 func (q ArchiveQuery) statement() (string, []any) {
 	var b strings.Builder
 	var args []any
-	b.WriteString(`SELECT r.id, r.kind, r.made, r.octets, r.class, r.leaf, a.expires, a.content, w.n, w.shred, w.digest, w.outer IS NULL FROM `)
+	b.WriteString(`SELECT r.id, r.kind, r.made, r.octets, r.class, ` + currentLeaf + `, a.expires, a.content, w.n, w.shred, w.digest, w.outer IS NULL FROM `)
 	if len(q.Tokens) > 0 {
 		b.WriteString(`(SELECT DISTINCT record FROM archive_index WHERE token IN (` + placeholders(len(q.Tokens)) + `) AND record BETWEEN ? AND ? ORDER BY record) i
 			CROSS JOIN archive_wraps w ON w.record = i.record`)
@@ -492,8 +492,8 @@ func (q ArchiveQuery) statement() (string, []any) {
 	return b.String(), args
 }
 
-// ArchivedWraps returns a record's digests of wraps, ascending, and the outer wrap of one of them. ErrNotFound: there is no such wrap;
-// ErrDestroyed: it was shredded.
+// ArchivedWraps returns a record's digests of wraps, ascending, and the outer wrap of one of them. ErrNotFound: there is no such wrap,
+// with the digests of those that there are; ErrDestroyed: it was shredded.
 func (v *Vault) ArchivedWraps(ctx context.Context, record ID, of Digest) (all []Digest, outer []byte, err error) {
 	found := false
 	err = v.queryRows(ctx, `SELECT digest, outer FROM archive_wraps WHERE record = ?`, []any{record[:]}, func(s scanner) error {
@@ -517,10 +517,10 @@ func (v *Vault) ArchivedWraps(ctx context.Context, record ID, of Digest) (all []
 	case err == nil && outer == nil:
 		err = ErrDestroyed
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("record %v: wrap: %w", record, err)
-	}
 	slices.SortFunc(all, func(a, b Digest) int { return strings.Compare(string(a[:]), string(b[:])) })
+	if err != nil {
+		return all, nil, fmt.Errorf("record %v: wrap: %w", record, err)
+	}
 	return all, outer, nil
 }
 

@@ -325,6 +325,8 @@ type SealedRecord struct {
 	Octets   int64 // of the message as received
 	Envelope []byte
 	Openings []SealedOpening // of later leaves about it and its rows, in their order
+	Leaf     int64           // of its intake
+	Rewraps  []RewrapLeaf    // those that replaced it, in their order
 }
 
 // A SealedOpening is what a leaf about a record hides: part 6 under the record's key, bound to the leaf's subject and type.
@@ -337,7 +339,7 @@ type SealedOpening struct {
 func (v *Vault) SealedRecord(ctx context.Context, id ID) (SealedRecord, error) {
 	var r SealedRecord
 	var made int64
-	if err := v.queryRow(ctx, `SELECT kind, made, octets, envelope FROM records WHERE id = ?`, []any{id[:]}, &r.Kind, &made, &r.Octets, &r.Envelope); err != nil {
+	if err := v.queryRow(ctx, `SELECT kind, made, octets, envelope, leaf FROM records WHERE id = ?`, []any{id[:]}, &r.Kind, &made, &r.Octets, &r.Envelope, &r.Leaf); err != nil {
 		return SealedRecord{}, fmt.Errorf("record %v: %w", id, err)
 	}
 	r.Made = timeOf(made)
@@ -347,5 +349,8 @@ func (v *Vault) SealedRecord(ctx context.Context, id ID) (SealedRecord, error) {
 		r.Openings = append(r.Openings, o)
 		return err
 	})
+	if err == nil {
+		r.Rewraps, err = v.rewraps(ctx, id)
+	}
 	return r, err
 }

@@ -172,6 +172,13 @@ CREATE INDEX exhibits_file ON exhibits (file) WHERE file IS NOT NULL;
 -- NULL when it was destroyed; retention is how long it stays behind the key's own destruction, 0 for until it is erased.
 CREATE TABLE user_escrow (id BLOB PRIMARY KEY, shred BLOB NOT NULL UNIQUE, digest BLOB NOT NULL, outer BLOB, retention INTEGER NOT NULL, leaf INTEGER NOT NULL);
 `,
+	`
+-- Leaves 2 of records whose wraps were sealed anew to another escrow key, with what opens their commitments; and which leaf a wrap is
+-- of, where that is not the intake's. No column of archive_wraps: its rows must keep their length, so that SQLite moves none of them.
+CREATE TABLE rewraps (leaf INTEGER PRIMARY KEY, record BLOB NOT NULL, opening BLOB NOT NULL);
+CREATE INDEX rewraps_record ON rewraps (record, leaf);
+CREATE TABLE rewrapped (record BLOB NOT NULL, n INTEGER NOT NULL, leaf INTEGER NOT NULL, PRIMARY KEY (record, n)) WITHOUT ROWID;
+`,
 }
 
 // migrate brings the schema up to date, each step in a transaction of its own, when it may; a command beside a gateway may

@@ -51,6 +51,7 @@ var Table = map[string]Rule{
 	"audit prove":      {Roles: []Role{Security, Compliance, Auditor, Privacy}},
 
 	"escrow install": {Roles: []Role{Security}},
+	"escrow rewrap":  {Roles: []Role{Security, Compliance}},
 	"escrow list":    {Roles: []Role{Security, Compliance, Auditor, Privacy}},
 
 	"hold add":       {Roles: []Role{Compliance}},

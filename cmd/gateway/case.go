@@ -218,6 +218,7 @@ func runCaseOpen(ctx context.Context, std stdio, fs *flag.FlagSet, args []string
 	var o discovery.Order
 	fs.StringVar(&o.Basis, "basis", "", "`TEXT`: the law, order or request; officers and the privacy officer read it")
 	fs.Var((*list)(&o.Custodians), "custodian", "`ADDRESS` whose mail the case is about; may be repeated")
+	fs.StringVar(&o.Key, "escrow-key", "", "how the `ID` of the escrow key begins that the mail is sealed to, where another one has replaced it; gateway escrow list shows ids")
 	var of classes
 	fs.Var(&of, "class", "retention class, `N`; may be repeated; any when not given")
 	from, to, expires := moment{}, moment{last: true}, moment{last: true}
@@ -305,7 +306,7 @@ func runCaseShow(ctx context.Context, std stdio, fs *flag.FlagSet, args []string
 	if err != nil {
 		return casePolicy(err)
 	}
-	if c.Quorum, err = d.Quorum(ctx); err != nil {
+	if c.Quorum, err = d.Quorum(ctx, c); err != nil {
 		return casePolicy(err)
 	}
 	if *f.json {
@@ -470,6 +471,9 @@ func (f caseFlags) writeSelection(ctx context.Context, std stdio, d *discovery.D
 		printCounts(std.out, s.Found)
 		for _, x := range s.Damaged {
 			fmt.Fprintf(std.out, "NOT SELECTED: %s\n", printable(x))
+		}
+		if s.OtherKey > 0 {
+			fmt.Fprintf(std.out, "left out, sealed to another escrow key: %d entries (gateway case open --escrow-key)\n", s.OtherKey)
 		}
 		fmt.Fprintf(std.out, "wrote %s\n", name)
 	}

@@ -44,6 +44,12 @@ var caseStationCommand = command{
 			run:     runStationOpen,
 		},
 		{
+			name: "rewrap", summary: "in a case whose basis is rewrap: seal the records' keys anew to another escrow key, and write the file for the gateway; keeps nothing",
+			usage:   "[--dealer FINGERPRINT] [--epoch FILE ...] [--out FILE] [--passphrase-file FILE] [--json] FOLDER CASEFILE TRANSCRIPT STATEMENT ...",
+			example: "gateway case station rewrap --dealer 0123456789abcdef --out rewrap.drw1 case-2026-7 case.zip transcript.txt attest-1-*.deg1",
+			run:     runStationRewrap,
+		},
+		{
 			name: "list", summary: "list the items, or those with a mark",
 			usage:   "[--mark MARK] [--passphrase-file FILE] [--json] FOLDER",
 			example: "gateway case station list --mark privilege case-2026-7",
@@ -136,7 +142,7 @@ func (f stationFlags) opened(std stdio, dir string) (c *station.Case, end func()
 
 // stationPolicy makes a refusal of what policy refuses.
 func stationPolicy(err error) error {
-	for _, p := range []error{station.ErrExpired, station.ErrClosed, station.ErrOfficer, station.ErrNotSigned, station.ErrNotOpened} {
+	for _, p := range []error{station.ErrExpired, station.ErrClosed, station.ErrOfficer, station.ErrRewrap, station.ErrNotRewrap, station.ErrNotSigned, station.ErrNotOpened} {
 		if errors.Is(err, p) {
 			return refusedError{err}
 		}

@@ -45,6 +45,12 @@ var escrowCommand = command{
 			run:     runEscrowInstall,
 		},
 		{
+			name: "rewrap", summary: "take what a station sealed anew to the key in force, in a case that re-wraps; goes on where it was ended",
+			usage:   "[--config FILE] [--json] CASE FILE",
+			example: "gateway escrow rewrap 0f5cm4nq6v2k1s0s7v3t8e2g9c rewrap.drw1",
+			run:     runEscrowRewrap,
+		},
+		{
 			name: "list", summary: "list the keys that the gateway seals to, or did, with their officers",
 			usage:   "[--config FILE] [--json]",
 			example: "gateway escrow list",
@@ -84,6 +90,7 @@ type escrowRow struct {
 	Files        []string     `json:"files,omitempty"`
 	InForce      *bool        `json:"every_officer_attested,omitempty"`
 	Used         *bool        `json:"in_force,omitempty"` // on this gateway
+	Wraps        *int64       `json:"wraps,omitempty"`    // that are sealed to it there
 }
 
 func hexDigest(d vault.Digest) string { return hex.EncodeToString(d[:]) }

@@ -126,6 +126,13 @@ func runEscrowList(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 		}
 		used := s.Key().ID() == k.Key.ID()
 		row.Used = &used
+		if k.Key.Purpose == escrow.Discovery {
+			n, err := a.Under(ctx, k.Key.ID())
+			if err != nil {
+				return err
+			}
+			row.Wraps = &n
+		}
 		if *asJSON {
 			if err := json.NewEncoder(std.out).Encode(row); err != nil {
 				return err
@@ -135,6 +142,9 @@ func runEscrowList(ctx context.Context, std stdio, fs *flag.FlagSet, args []stri
 		row.print(std.out)
 		if !used {
 			fmt.Fprintln(std.out, "  replaced: what was sealed to it opens by its officers alone")
+		}
+		if row.Wraps != nil && (!used || *row.Wraps > 0) {
+			fmt.Fprintf(std.out, "  wraps         %d\n", *row.Wraps)
 		}
 	}
 	if len(keys) == 0 && !*asJSON {

@@ -217,6 +217,7 @@ type caseRow struct {
 	Epoch        uint32         `json:"epoch"`
 	Quorum       int            `json:"quorum"`
 	Basis        string         `json:"basis"`
+	Rewraps      bool           `json:"rewraps"` // it seals records anew to another key, and opens no mail for anybody
 	Requester    string         `json:"requester"`
 	Opened       time.Time      `json:"opened"`
 	Expires      time.Time      `json:"expires"`
@@ -236,7 +237,7 @@ type caseRow struct {
 func rowOfCase(c *officer.Case, now time.Time) caseRow {
 	m := c.Manifest
 	return caseRow{Case: m.Case.String(), Digest: hexDigest(m.Digest()), Organisation: c.Key.Organisation, Purpose: m.Purpose.String(),
-		Epoch: c.Epoch.Number, Quorum: c.Epoch.Quorum, Basis: m.Basis, Requester: m.Requester, Opened: m.Opened, Expires: m.Expires,
+		Epoch: c.Epoch.Number, Quorum: c.Epoch.Quorum, Basis: m.Basis, Rewraps: m.Rewraps(), Requester: m.Requester, Opened: m.Opened, Expires: m.Expires,
 		HoursLeft: int(m.Expires.Sub(now).Hours()), FirstMonth: m.First.String(), LastMonth: m.Last.String(), Custodians: c.Custodians,
 		Counts: c.Counts, Entries: len(m.Entries), Records: c.Records, New: c.Records - c.Before, Before: c.Before,
 		LogOrigin: c.Checkpoint.Origin, LogSize: c.Checkpoint.Size}
@@ -245,6 +246,9 @@ func rowOfCase(c *officer.Case, now time.Time) caseRow {
 func (r caseRow) print(w io.Writer) {
 	fmt.Fprintf(w, "case %s of %s, %s\n  digest      %s\n  basis       %s\n  asked by    %s\n  opened      %s\n  expires     %s, in %d hours\n  months      %s to %s\n",
 		r.Case, r.Organisation, r.Purpose, r.Digest, printable(r.Basis), printable(r.Requester), r.Opened.Format(time.RFC3339), r.Expires.Format(time.RFC3339), r.HoursLeft, r.FirstMonth, r.LastMonth)
+	if r.Rewraps {
+		fmt.Fprintln(w, "  RE-WRAPS    the station seals these records anew to another escrow key, after this one came under suspicion, and opens no mail for anybody")
+	}
 	fmt.Fprintf(w, "  custodians  %d: %s\n", len(r.Custodians), printable(strings.Join(r.Custodians, ", ")))
 	for _, c := range r.Counts {
 		fmt.Fprintf(w, "  %7d     %s, %s, class %d\n", c.Entries, printable(c.Custodian), c.Month, c.Class)

@@ -37,6 +37,7 @@ func documented(t *testing.T) map[string]string {
 var operands = map[string][]string{
 	"audit prove": {"0"}, "keys primary rollover": {"x.example"}, "keys primary finish": {"x.example"}, "keys show": {"nobody@x.example"}, "keys export-signet": {"nobody@x.example"},
 	"escrow install": {"transcript.txt", "attest-1-1.deg1"},
+	"escrow rewrap":  {vault.RandomID().String(), "rewrap.drw1"},
 	"hold add":       {"--basis", "x", "--everybody"}, "hold release": {"--why", "x", vault.RandomID().String()},
 	"case open": {"--request", "absent", "--basis", "x", "--custodian", "a@x.example", "--expires", "2030-01-01"}, "case show": {vault.RandomID().String()},
 	"case dsar":   {"--request", "absent", "--reference", "x", "a@x.example"},

@@ -33,6 +33,8 @@ var (
 	ErrQuorum = errors.New("archive: the quorum for continuity must be larger than that for discovery")
 	// ErrRename is returned for what cannot be a change of address.
 	ErrRename = errors.New("archive: an address is no successor of itself, and of one other at most")
+	// ErrLabel is returned for a wrap that would give a record another class, month or custodian.
+	ErrLabel = errors.New("archive: a label that is not its record's")
 	// ErrReplaced is returned for an epoch of a key that has given way to another one.
 	ErrReplaced = errors.New("archive: the key has a successor, and no epoch of it comes into force any more")
 )
@@ -91,6 +93,7 @@ type Key struct {
 	Key        *escrow.Key
 	Epochs     []*escrow.Epoch
 	Statements []*escrow.Statement
+	First      int64 // leaf that brought the key into force
 	Leaf       int64 // that brought the last epoch into force
 }
 
@@ -116,7 +119,7 @@ func (a *Archive) Keys(ctx context.Context) ([]*Key, error) {
 
 // parseKey reads a row. That the epochs are those of the key is the sealer's to check.
 func parseKey(r vault.EscrowKey) (*Key, error) {
-	k := new(Key)
+	k := &Key{First: r.Epochs[0].Leaf}
 	var err error
 	if k.Key, err = escrow.ParseKey(r.Record); err != nil {
 		return nil, err
@@ -358,12 +361,12 @@ func (a *Archive) Rename(ctx context.Context, from, to, by, why string, now time
 	return err
 }
 
-// Wrap takes the wrap with a digest out of its shred key, and gives the digests of all wraps of the record, ascending, as the intake's
-// leaf has them. vault.ErrDestroyed: it was erased.
+// Wrap takes the wrap with a digest out of its shred key, and gives the digests of all wraps of the record, ascending, as the
+// record's current leaf has them. vault.ErrDestroyed: it was erased; vault.ErrNotFound, with the others: it was never there, or replaced.
 func (a *Archive) Wrap(ctx context.Context, record vault.ID, of vault.Digest) (det1 []byte, all []vault.Digest, err error) {
 	all, outer, err := a.v.ArchivedWraps(ctx, record, of)
 	if err != nil {
-		return nil, nil, err
+		return nil, all, err
 	}
 	id, _, err := escrow.ParseOuter(outer)
 	if err != nil {

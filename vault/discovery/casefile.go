@@ -65,6 +65,7 @@ type RecordInfo struct {
 	BodyOctets     int64           `json:"body"`
 	Exhibits       []SealedExhibit `json:"exhibits"`
 	Events         []SealedEvent   `json:"events"`
+	Chain          []SealedEvent   `json:"chain,omitempty"` // of a record that was sealed anew to another key: its intake's leaf, and each leaf 2 with its opening, which is not sealed
 }
 
 // A SealedExhibit is an exhibit in a case file.

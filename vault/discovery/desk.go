@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type Order struct {
 	Classes    []uint16  // none: any
 	From, To   time.Time // of intake, from inclusive, to exclusive; zero: any
 	Expires    time.Time
+	Key        string // how the id of the escrow key begins, in hexadecimal, that the mail is sealed to; empty: the one in force
 }
 
 // A State is what is kept of a case, sealed.
@@ -53,6 +55,7 @@ type State struct {
 	Fingerprint string        `json:"request_fingerprint"`
 	Request     string        `json:"request"` // the case request file
 	Basis       string        `json:"basis"`
+	Key         string        `json:"escrow_key,omitempty"` // its id, where it is not the one in force
 	Custodians  []string      `json:"custodians"`
 	Classes     []uint16      `json:"classes"`
 	From        time.Time     `json:"from"`
@@ -103,7 +106,8 @@ type Selected struct {
 	Searches []int     `json:"searches"`
 	Digest   string    `json:"case_digest"`
 	Found    Counts    `json:"found"`
-	Damaged  []string  `json:"damaged"` // records that are left out, and why
+	Damaged  []string  `json:"damaged"`             // records that are left out, and why
+	OtherKey int       `json:"other_key,omitempty"` // entries that are left out, because they are sealed to another escrow key
 }
 
 // An OfficerSaid is an answer that was relayed.
@@ -282,6 +286,14 @@ func (d *Desk) Open(ctx context.Context, o Order) (*Case, error) {
 	id, hold := vault.NewID(now), vault.NewID(now)
 	st := State{By: d.By, Requester: o.Request.Requester, Fingerprint: o.Request.Fingerprint(), Request: o.Request.Line(), Basis: o.Basis, Custodians: o.Custodians,
 		Classes: o.Classes, From: o.From, To: o.To, Hold: hold, Searches: []Search{}, Answers: []OfficerSaid{}}
+	if o.Key != "" {
+		k, err := d.orderKey(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		key := k.Key.ID()
+		st.Key = hex.EncodeToString(key[:])
+	}
 	octets, err := json.Marshal(st)
 	if err != nil {
 		return nil, err
@@ -295,7 +307,7 @@ func (d *Desk) Open(ctx context.Context, o Order) (*Case, error) {
 }
 
 func (d *Desk) checkOrder(ctx context.Context, o Order, now time.Time) error {
-	key, err := d.installed(ctx)
+	key, err := d.orderKey(ctx, o)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (d *Desk) Submit(ctx context.Context, id vault.ID, request *escrow.Statemen
 		return err
 	}
 	m := sel.Manifest
-	key, err := d.installed(ctx)
+	key, err := d.keyOf(ctx, m.Key)
 	if err != nil {
 		return err
 	}
@@ -321,9 +321,9 @@ func (c *Case) approvals() int {
 	return n
 }
 
-// Quorum is how many officers must approve.
-func (d *Desk) Quorum(ctx context.Context) (int, error) {
-	key, err := d.installed(ctx)
+// Quorum is how many officers must approve a case.
+func (d *Desk) Quorum(ctx context.Context, c *Case) (int, error) {
+	key, err := d.findKey(ctx, c.About.Key)
 	if err != nil {
 		return 0, err
 	}

@@ -125,10 +125,35 @@ func (d *Desk) releaseRecord(ctx context.Context, id vault.ID, out *CaseFileWrit
 		}
 		r.Events = append(r.Events, SealedEvent{leaf, e.Sealed})
 	}
+	if r.Chain, err = p.chain(ctx, a, size); err != nil {
+		return err
+	}
 	if err := d.exhibits(ctx, id, &r, p, size); err != nil {
 		return err
 	}
 	return out.Record(r)
+}
+
+// chain leads from a record's intake to the leaf of its last re-wrap; none when there was no re-wrap.
+func (p *prover) chain(ctx context.Context, a vault.SealedRecord, size int64) (list []SealedEvent, err error) {
+	if len(a.Rewraps) == 0 {
+		return nil, nil
+	}
+	leaf, err := p.proved(ctx, size, a.Leaf)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, SealedEvent{Leaf: leaf})
+	for _, r := range a.Rewraps {
+		if r.Index >= size { // later than the checkpoint, so than the case
+			break
+		}
+		if leaf, err = p.proved(ctx, size, r.Index); err != nil {
+			return nil, err
+		}
+		list = append(list, SealedEvent{leaf, append(r.Opening.Salt[:], r.Opening.Payload...)})
+	}
+	return list, nil
 }
 
 // exhibits adds those that the checkpoint covers.

@@ -243,13 +243,19 @@ func (d *Desk) Select(ctx context.Context, id vault.ID, searches []int) (*Select
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := d.installed(ctx)
+	key, err := d.findKey(ctx, c.About.Key)
 	if err != nil {
 		return nil, nil, err
 	}
-	set, damaged, err := d.sound(ctx, key.Key, set)
+	set, damaged, other, err := d.sound(ctx, key.Key, set)
 	if err != nil {
 		return nil, nil, err
+	}
+	if escrow.IsRewrap(c.About.Basis) && len(set) > escrow.MaxRewrapEntries {
+		return nil, nil, refusef("%d entries: a case re-wraps at most %d: take fewer months or custodians, and the rest in further cases", len(set), escrow.MaxRewrapEntries)
+	}
+	if len(set) == 0 && other > 0 {
+		return nil, nil, refusef("nothing is selected: all %d entries are sealed to another escrow key: open a case of that one (--escrow-key)", other)
 	}
 	if len(set) == 0 {
 		return nil, nil, refusef("nothing is selected: no wrap of what was found holds")
@@ -263,7 +269,7 @@ func (d *Desk) Select(ctx context.Context, id vault.ID, searches []int) (*Select
 		t.add(f)
 	}
 	digest := sel.Manifest.Digest()
-	s := &Selected{At: d.Now().UTC().Truncate(time.Second), Searches: searches, Digest: hex.EncodeToString(digest[:]), Found: t.finish(), Damaged: damaged}
+	s := &Selected{At: d.Now().UTC().Truncate(time.Second), Searches: searches, Digest: hex.EncodeToString(digest[:]), Found: t.finish(), Damaged: damaged, OtherKey: other}
 	octets, err := sel.Octets()
 	if err == nil {
 		err = d.put(ctx, id, selectionPart, octets)
@@ -343,8 +349,8 @@ func (d *Desk) union(ctx context.Context, c *Case, searches []int) ([]found, []i
 // soundBatch is how many wraps are checked together.
 const soundBatch = 1000
 
-// sound keeps the entries whose wraps hold: label, proof, and the leaf that attests body and wraps.
-func (d *Desk) sound(ctx context.Context, key *escrow.Key, set []found) (good []found, damaged []string, err error) {
+// sound keeps the entries whose wraps hold: label, proof, and the leaf that attests body and wraps. Other are those of another key.
+func (d *Desk) sound(ctx context.Context, key *escrow.Key, set []found) (good []found, damaged []string, other int, err error) {
 	for n := 0; n < len(set); n += soundBatch {
 		batch := set[n:min(n+soundBatch, len(set))]
 		var wraps []*escrow.Wrap
@@ -352,10 +358,14 @@ func (d *Desk) sound(ctx context.Context, key *escrow.Key, set []found) (good []
 		for _, f := range batch {
 			w, why, err := d.wrap(ctx, f)
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, 0, err
 			}
 			if why != "" {
 				damaged = append(damaged, fmt.Sprintf("%v: %s", f.record, why))
+				continue
+			}
+			if w.Label.Key != key.ID() {
+				other++
 				continue
 			}
 			wraps, places = append(wraps, w), append(places, f)
@@ -369,7 +379,7 @@ func (d *Desk) sound(ctx context.Context, key *escrow.Key, set []found) (good []
 			good = append(good, f)
 		}
 	}
-	return good, damaged, nil
+	return good, damaged, other, nil
 }
 
 // wrap reads an entry's wrap and compares it with its row and its leaf; why says what is wrong with it.

@@ -38,6 +38,10 @@ type Input struct {
 	Progress   func(done, total int) // may be nil
 }
 
+// ErrRewrapped is returned for a message whose key was sealed anew to another escrow key: the package's form has no place for the leaves that
+// lead from there to the message's intake.
+var ErrRewrapped = errors.New("evidence: a message was re-wrapped under a new escrow key, and a package cannot prove such a one yet: export it in another format")
+
 // Name is a package's, without ".zip".
 func Name(m *escrow.Manifest) string { return "evidence-" + m.Case.String() }
 
@@ -205,6 +209,11 @@ func (p *packing) message(item discovery.Item) error {
 	intakes, err := p.src.Intakes(p.ctx, item.Number)
 	if err != nil {
 		return err
+	}
+	for _, i := range intakes {
+		if l, err := vault.ParseLeaf(i.Leaf.Octets); err == nil && l.Type == vault.LeafRewrap {
+			return ErrRewrapped
+		}
 	}
 	if item.Withheld() {
 		for _, i := range intakes {

@@ -72,6 +72,17 @@ func (s *Station) closing(k *Keys, export vault.Digest, now time.Time) ([]byte, 
 	st := escrow.Statement{Kind: escrow.CloseCase, Time: now, Subject: m.Digest(), Size: m.LogSize, Root: m.LogRoot}
 	opened, err := s.openedCase(k)
 	switch {
+	case m.Rewraps():
+		r, err := s.rewrappedCase()
+		if err != nil {
+			return nil, err
+		}
+		c.Opened, c.Unopenable = r.Opened, r.Unopenable
+		slices.Sort(c.Opened)
+		c.Opened = slices.Compact(c.Opened)
+		c.Unopenable = slices.DeleteFunc(c.Unopenable, func(n uint64) bool { return slices.Contains(c.Opened, n) })
+		slices.Sort(c.Unopenable)
+		c.Unopenable = slices.Compact(c.Unopenable)
 	case errors.Is(err, ErrNotOpened):
 	case err != nil:
 		return nil, err

@@ -45,6 +45,35 @@ func (s *Station) OpenCase(ctx context.Context, k *Keys, path string, envelopes 
 	if s.selection == nil {
 		return nil, ErrNotSigned
 	}
+	if s.selection.Manifest.Rewraps() {
+		return nil, ErrRewrap
+	}
+	o, err := s.begin(k, path, now)
+	if err != nil {
+		return nil, err
+	}
+	defer o.file.Close()
+	o.envelopes, o.progress = envelopes, progress
+	if o.journal, err = openJournal(s.path(journalFile), k.store, true, o.recall); err != nil {
+		return nil, err
+	}
+	defer o.journal.close()
+	o.report.Before = o.journal.n
+	r, err := escrow.Station{Key: o.file.Key, Epoch: o.epoch, Manifest: o.manifest, CaseKey: k.caseKey, From: o.journal.n, Faulty: o.faulty}.Open(ctx, o.file.Answers(), o.wrap, o.visit)
+	if r != nil {
+		o.report.Refused = r.Refused
+	}
+	if serr := o.journal.sync(); err == nil {
+		err = serr
+	}
+	return o.report, err
+}
+
+// begin takes a case file, and checks everything that is about the whole case. The caller closes the file.
+func (s *Station) begin(k *Keys, path string, now time.Time) (*opening, error) {
+	if s.selection == nil {
+		return nil, ErrNotSigned
+	}
 	if !now.Before(s.selection.Manifest.Expires) {
 		return nil, ErrExpired
 	}
@@ -55,25 +84,13 @@ func (s *Station) OpenCase(ctx context.Context, k *Keys, path string, envelopes 
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	o := &opening{station: s, file: c, manifest: s.selection.Manifest, envelopes: envelopes, progress: progress, seen: map[vault.ID]int64{}, keys: k,
+	o := &opening{station: s, file: c, manifest: s.selection.Manifest, seen: map[vault.ID]int64{}, keys: k,
 		report: &Report{Entries: len(s.selection.Manifest.Entries)}, pending: map[int]*escrow.BundleEntry{}}
 	if err := o.check(now); err != nil {
+		c.Close()
 		return nil, err
 	}
-	if o.journal, err = openJournal(s.path(journalFile), k.store, true, o.recall); err != nil {
-		return nil, err
-	}
-	defer o.journal.close()
-	o.report.Before = o.journal.n
-	r, err := escrow.Station{Key: c.Key, Epoch: o.epoch, Manifest: o.manifest, CaseKey: k.caseKey, From: o.journal.n, Faulty: o.faulty}.Open(ctx, c.Answers(), o.wrap, o.visit)
-	if r != nil {
-		o.report.Refused = r.Refused
-	}
-	if serr := o.journal.sync(); err == nil {
-		err = serr
-	}
-	return o.report, err
+	return o, nil
 }
 
 // takeFile brings the case file into the folder, by a link where that can be done. Without a path it is there already.
@@ -284,6 +301,9 @@ func (o *opening) visit(k escrow.Opened) error {
 	return nil
 }
 
+// holds says whether the log has a leaf of the case file.
+func (o *opening) holds(p discovery.ProvedLeaf) bool { return o.at.Has(p.Index, p.Octets, p.Proof) }
+
 // errContent is a record whose parts are not what the log attests.
 var errContent = errors.New("the message is not what the log attests")
 
@@ -337,7 +357,7 @@ func (o *opening) open(k escrow.Opened, e *escrow.BundleEntry) (*message, error)
 		return nil, fmt.Errorf("%w: its envelope is too short", errContent)
 	}
 	m.Salt, m.Envelope = [32]byte(b), b[len(m.Salt):]
-	l, err := vault.ParseLeaf(e.Leaf)
+	l, err := r.IntakeLeaf(e.Leaf, o.holds)
 	if err != nil {
 		return nil, err
 	}

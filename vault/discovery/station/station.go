@@ -37,6 +37,7 @@ const (
 	caseFile      = "case.zip"       // the case file, as the gateway wrote it: sealed
 	journalFile   = "opened"         // what came out, entry by entry: sealed under the derived key
 	marksFile     = "marks"          // likewise
+	rewrapFile    = "rewrapped.json" // of a case that re-wraps: which leaves' entries were sealed anew
 	closingFile   = "closing.json"   // what the gateway gets at the end
 )
 
@@ -52,6 +53,7 @@ var (
 	ErrNotOpened = errors.New("station: no case file was opened here yet: gateway case station open")
 	ErrExpired   = errors.New("station: the case has expired: close it")
 	ErrClosed    = errors.New("station: the case is closed: its key is destroyed, nothing opens any more")
+	ErrRewrap    = errors.New("station: the case re-wraps: it opens no mail for anybody: gateway case station rewrap")
 	ErrOfficer   = errors.New("station: who asks for a case cannot be an officer of the key")
 )
 
