@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"dimegate/appliance/certificates"
 	"dimegate/appliance/config"
@@ -28,10 +29,11 @@ func TestMend(t *testing.T) {
 	f := config.Certificate{CertificateFile: cert, KeyFile: key}
 	log := slog.New(slog.DiscardHandler)
 	var shown []tls.Certificate
-	o := certificates.Options{Files: []config.Certificate{f}, Kept: filepath.Join(dir, "kept"), Log: log,
+	o := certificates.Options{Files: []config.Certificate{f}, Kept: filepath.Join(dir, "kept"), Log: log, Now: time.Now,
 		Show: func(all []tls.Certificate) error { shown = all; return nil }}
-	_, err := certificates.New(o)
+	w, err := certificates.New(o)
 	must(err)
+	w.Check(t.Context()) // it runs, and keeps what it shows
 	b, err := os.ReadFile(torn)
 	must(err)
 	must(os.WriteFile(key, b, 0o600))
