@@ -560,6 +560,9 @@ func (v *Vault) EscrowVersion(ctx context.Context) (leaf int64, err error) {
 // EscrowKeys lists all escrow keys, the oldest first, with their epochs from the first on. ErrCorrupt for what InstallEscrow did not
 // write.
 func (v *Vault) EscrowKeys(ctx context.Context) ([]EscrowKey, error) {
+	if last, err := v.EscrowVersion(ctx); err != nil || last < 0 { // none: nor is a key made to check them with
+		return nil, err
+	}
 	own, err := v.NamedKey(ctx, archiveKey)
 	if err != nil {
 		return nil, err
