@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 
@@ -13,17 +12,17 @@ import (
 )
 
 // StoredEnvelopes reads the envelope of an archived record as whoever accepted the message wrote it: what a discovery station shows
-// of it.
+// of it. Each direction has its own form, so that a record whose direction was changed in a case file is told.
 func StoredEnvelopes(direction vault.Kind, stored []byte) ([]discovery.Envelope, error) {
-	switch {
-	case direction == vault.Internal:
+	switch direction {
+	case vault.Internal:
 		return journaled(stored)
-	case bytes.HasPrefix(stored, []byte("{")):
+	case vault.Inbound:
 		var a struct {
 			bridge.Arrival
 			Recipients []string `json:"recipients"` // of plain mail: see Passage
 		}
-		if err := json.Unmarshal(stored, &a); err != nil {
+		if err := json.Unmarshal(stored, &a); err != nil || a.Recipient == "" && len(a.Recipients) == 0 {
 			return nil, errors.New("appliance: not the envelope of an arrival")
 		}
 		source := "dmtp"
@@ -33,7 +32,7 @@ func StoredEnvelopes(direction vault.Kind, stored []byte) ([]discovery.Envelope,
 			source = "smtp"
 		}
 		return []discovery.Envelope{{From: a.ReturnPath, Recipients: a.Recipients, Received: a.At, Source: source}}, nil
-	default:
+	case vault.Outbound:
 		e, err := queue.ParseEnvelope(stored)
 		if err != nil {
 			return nil, err
@@ -44,6 +43,7 @@ func StoredEnvelopes(direction vault.Kind, stored []byte) ([]discovery.Envelope,
 		}
 		return []discovery.Envelope{d}, nil
 	}
+	return nil, errors.New("appliance: the envelope of a record without a direction")
 }
 
 // journaled is the envelope that a journal report tells of; that of the report itself, where it could not be read.
