@@ -183,6 +183,7 @@ type shownSignet struct {
 	Destroyed *time.Time `json:"encryption_key_destroyed,omitempty"`
 	Custody   bool       `json:"custody"`                  // it carries a signature of the one before
 	Held      bool       `json:"keys_with_user,omitempty"` // his private keys are not here
+	Escrowed  bool       `json:"escrowed,omitempty"`       // a continuity quorum opens its encryption key
 	ID        string     `json:"id"`
 	Full      string     `json:"full"`
 	Crypto    string     `json:"crypto"`
@@ -271,6 +272,10 @@ func dateUsers(ctx context.Context, v *vault.Vault, name string, shown []shownSi
 	for i, g := range generations[:min(len(generations), len(shown))] {
 		shown[i].Made, shown[i].Retired, shown[i].Destroyed = optional(g.Made), optional(g.Retired), optional(g.Destroyed)
 		shown[i].Held = g.Held
+		_, _, err := v.KeyWrap(ctx, g.ID)
+		if shown[i].Escrowed = err == nil; err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrDestroyed) {
+			return err
+		}
 	}
 	return nil
 }
@@ -282,6 +287,9 @@ func printShown(w io.Writer, s shownSignet) {
 	}
 	if s.Held {
 		state += ", its keys are with the user"
+	}
+	if s.Escrowed {
+		state += ", its encryption key is sealed to the officers of the continuity key"
 	}
 	fmt.Fprintf(w, "signet %d, %s, %d octets\n", s.Number, state, s.Octets)
 	for _, d := range []struct {

@@ -2,15 +2,20 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dimegate/appliance/config"
 	"dimegate/appliance/keystore"
 	"dimegate/dmtp/message"
 	"dimegate/dmtp/signet"
+	"dimegate/internal/testescrow"
 	"dimegate/trustful"
+	"dimegate/vault/archive"
+	"dimegate/vault/escrow"
 )
 
 // initKeys makes an installation with two domains, and a user who rotated once.
@@ -109,4 +114,42 @@ func TestKeysExportIsRead(t *testing.T) {
 	if err != nil || s.VerifyUser(o) != nil {
 		t.Errorf("organisation: %v", err)
 	}
+}
+
+// TestKeysEscrowed: keys show says which keys a continuity quorum opens.
+func TestKeysEscrowed(t *testing.T) {
+	path := initKeys(t)
+	shows := func(want bool, args ...string) {
+		t.Helper()
+		code, out, errs := cli(t, append([]string{"keys", "show", "--config", path}, args...)...)
+		if code != 0 || (strings.Contains(out, `"escrowed": true`) || strings.Contains(out, "sealed to the officers")) != want {
+			t.Errorf("%v: %d %s %s", args, code, out, errs)
+		}
+	}
+	shows(false, "bob@b.example")
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		v, err := keystore.Open(t.Context(), c.Vault, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		a, aerr := archive.Open(t.Context(), v.Vault)
+		o, oerr := testescrow.NewOfficers(escrow.Continuity, "b.example", 2, 3, time.Now())
+		if err := errors.Join(aerr, oerr); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Install(t.Context(), o.Key, []*escrow.Epoch{o.Epoch}, o.Attestations, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := v.EscrowUserKeys(t.Context(), a.KeepKeys(c.Archive.LongestRetention()), time.Now()); n != 3 || err != nil {
+			t.Fatalf("%d keys, %v", n, err)
+		}
+	}()
+	shows(true, "bob@b.example")
+	shows(true, "--json", "alice@a.example")
+	shows(false, "b.example")
 }
