@@ -18,7 +18,7 @@ var keysDisableCommand = command{
 	usage:   "[--config FILE] [--now] [--json] --why TEXT ADDRESS",
 	example: "gateway keys disable --now --why 'left on 30 November' ben@example.org",
 	run: func(ctx context.Context, std stdio, fs *flag.FlagSet, args []string) error {
-		now := fs.Bool("now", false, "destroy its keys now: mail that is sealed to them opens no more, for nobody")
+		now := fs.Bool("now", false, "destroy its keys now: mail that is sealed to them opens no more on this host; where a continuity key escrowed them, its quorum opens it until \"gateway archive erase\"")
 		return runKeysDecision(ctx, std, fs, args, func(ctx context.Context, c *config.Config, v *vault.Vault, address, why string) (string, error) {
 			err := v.DisableUser(ctx, address, *now, person(), why, time.Now())
 			if errors.Is(err, vault.ErrExists) {
