@@ -247,3 +247,22 @@ func TestRewrapRefuses(t *testing.T) {
 		t.Error("something was changed")
 	}
 }
+
+// TestRewrapGone: what was shredded since the case was selected stays so, and is counted; the rest is re-wrapped.
+func TestRewrapGone(t *testing.T) {
+	r := newRewrapping(t, 3)
+	f := r.file(asItWas)
+	shred, err := r.v.WrapShred(t.Context(), f.Entries[1].Record, f.Entries[1].Old)
+	r.ok(err)
+	holds, err := r.v.Holds(t.Context())
+	r.ok(err)
+	_, err = r.v.DestroyCopies(t.Context(), shred, []vault.ID{f.Entries[1].Record}, vault.Token{}, vault.ByErasure, len(holds), r.now)
+	r.ok(err)
+	done, err := r.rewrap(f)
+	if err != nil || done.Gone != 1 || done.Done != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	if _, _, err := r.v.ArchivedWraps(t.Context(), f.Entries[1].Record, f.Entries[1].Old); !errors.Is(err, vault.ErrDestroyed) {
+		t.Errorf("the shredded wrap: %v", err)
+	}
+}
