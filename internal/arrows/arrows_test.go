@@ -41,6 +41,8 @@ var rules = []rule{
 	{"vault/discovery", []string{"vault", "vault/archive", "vault/audit", "vault/escrow", "internal/safefile", "internal/killpoint"}, []string{"net"}},
 	{"vault/discovery/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact", "internal/killpoint"}, []string{"net"}},
 	{"vault/escrow", []string{"vault", "internal/safefile"}, []string{"net"}},
+	{"vault/backup", []string{"vault", "vault/audit", "internal/safefile", "internal/killpoint"}, []string{"net", "net/http"}},
+	{"vault/discovery/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact"}, []string{"net", "net/http"}},
 	{"vault/...", []string{"vault/...", "dmtp/...", "internal/safefile", "internal/redact", "internal/killpoint"}, nil},
 	{"appliance/config", nil, nil},
 	{"configs", nil, nil},
